@@ -1,0 +1,129 @@
+"""Augmentation on the device: pure functions of (key, batch), pixels 0 to 255.
+
+Images travel as uint8 and become float32 here. What tests see (`centre`) is the same
+chain without its noise.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from alexvgg_jax.config import Augment
+from alexvgg_jax.errors import InputError
+
+
+class Statistics(NamedTuple):
+    """What augmentation needs to know of a training set, from `statistics`."""
+
+    mean: Float[Array, "height width 3"]
+    components: Float[Array, "3 3"]  # columns: direction * deviation
+
+
+def statistics(images: UInt8[np.ndarray, "n height width 3"]) -> Statistics:
+    """The mean image, and the principal components of the RGB values of all pixels."""
+    mean = images.mean(axis=0, dtype=np.float64)
+    pixels = images.reshape(-1, 3)
+    total = np.zeros((3, 3))
+    for part in np.array_split(pixels, 1 + len(pixels) // 2**20):
+        wide = part.astype(np.float64)
+        total += wide.T @ wide
+    colour = mean.mean(axis=(0, 1))
+    covariance = total / len(pixels) - np.outer(colour, colour)
+    variances, directions = np.linalg.eigh(covariance)
+    components = directions * np.sqrt(np.maximum(variances, 0))
+    return Statistics(jnp.float32(mean), jnp.float32(components))
+
+
+def random_crop(
+    key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"], size: int
+) -> UInt8[Array, "batch {size} {size} 3"]:
+    """AlexNet §4.1 crops: a random square of each image, every place as likely."""
+    height, width = images.shape[1:3]
+    if size > min(height, width):
+        raise InputError(
+            f"augment.crop {size} is larger than the {height}x{width} image"
+        )
+    spare = jnp.array([height - size + 1, width - size + 1])
+    corners = jax.random.randint(key, (len(images), 2), 0, spare[None])
+
+    def cut(image: Array, corner: Array) -> Array:
+        return lax.dynamic_slice(image, (corner[0], corner[1], 0), (size, size, 3))
+
+    return jax.vmap(cut)(images, corners)
+
+
+def mirror(
+    key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"]
+) -> UInt8[Array, "batch height width 3"]:
+    """AlexNet §4.1 crops: half of the images, chosen at random, left to right."""
+    flip = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def pca_colour(
+    key: PRNGKeyArray,
+    images: Float[Array, "batch height width 3"],
+    components: Float[Array, "3 3"],
+    deviation: float,
+) -> Float[Array, "batch height width 3"]:
+    """AlexNet §4.1 colour: add one multiple of the principal components to each image.
+
+    The paper multiplies each direction by its eigenvalue, the original program by its
+    square root (`convdata_jpeg.py`, "stdevs"), as here: in units of 0 to 255 only that
+    is a change of brightness and hue.
+    """
+    alphas = deviation * jax.random.normal(key, (len(images), 3))
+    return images + (alphas @ components.T)[:, None, None]
+
+
+def centre_crop(images: Array, size: int) -> Array:
+    """The middle square of images, or of a mean image: axes (..., H, W, 3)."""
+    top, left = (images.shape[-3] - size) // 2, (images.shape[-2] - size) // 2
+    return images[..., top : top + size, left : left + size, :]
+
+
+def subtract_mean(
+    images: Array, mean: Float[Array, "height width 3"], config: Augment
+) -> Float[Array, "batch height width 3"]:
+    """AlexNet §2: float32 images minus the mean pixel or colour of the training set.
+
+    Whatever the place of the crop, it is the mean's centre that is subtracted, as in
+    the original program (`convdata_jpeg.py`, __trim_borders).
+    """
+    images = images.astype(jnp.float32)
+    if config.mean == "none":
+        return images
+    if config.mean == "channel":
+        return images - mean.mean(axis=(0, 1))[None, None, None]
+    return images - centre_crop(mean, images.shape[1])[None]
+
+
+def augment(
+    key: PRNGKeyArray,
+    images: UInt8[Array, "batch height width 3"],
+    stats: Statistics,
+    config: Augment,
+) -> Float[Array, "batch crop crop 3"]:
+    """What training sees: the noise that `config` switches on, minus the mean."""
+    crop_key, mirror_key, colour_key = jax.random.split(key, 3)
+    if config.crop:
+        images = random_crop(crop_key, images, config.crop)
+    if config.mirror:
+        images = mirror(mirror_key, images)
+    pixels = subtract_mean(images, stats.mean, config)
+    if config.colour:
+        pixels = pca_colour(colour_key, pixels, stats.components, config.colour)
+    return pixels
+
+
+def centre(
+    images: UInt8[Array, "batch height width 3"], stats: Statistics, config: Augment
+) -> Float[Array, "batch crop crop 3"]:
+    """What tests see: the centre crop minus the mean."""
+    if config.crop:
+        images = centre_crop(images, config.crop)
+    return subtract_mean(images, stats.mean, config)

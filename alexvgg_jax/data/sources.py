@@ -1,0 +1,220 @@
+"""Where images come from: the embedded digits, any TFDS name, a folder of classes.
+
+A `Source` gives images by their numbers, all of one size, uint8 and RGB. Small sets
+are held in memory, where a batch is one gather (over 1,000,000 images/s).
+"""
+
+import difflib
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from alexvgg_jax.config import Data
+from alexvgg_jax.errors import InputError
+
+Split = Literal["train", "test"]
+Images = UInt8[np.ndarray, "batch height width 3"]
+Labels = Int32[np.ndarray, "batch"]
+
+IN_MEMORY_BYTES = 2**31  # sets up to this size are decoded once and kept
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """`count` labelled images; `fetch(numbers)` gives them in that order."""
+
+    about: str  # which set this is, as results name it
+    count: int
+    classes: tuple[str, ...]
+    fetch: Callable[[np.ndarray], tuple[Images, Labels]]
+
+
+@functools.lru_cache(maxsize=2)  # the two splits of one set, for run after run
+def open_source(data: Data, split: Split) -> Source:
+    """The split of the set that `data` names, in memory if it is small enough.
+
+    Raises InputError that names what to do if there is no such set.
+    """
+    if data.name == "digits":
+        source = _digits(split, data.size)
+    elif os.sep in data.name or Path(data.name).is_dir():
+        source = _folder(Path(data.name), split, data.size)
+    else:
+        source = _tfds(data.name, split, data.size)
+    if source.count * data.size**2 * 3 <= IN_MEMORY_BYTES:
+        return hold_in_memory(source)
+    return source
+
+
+def hold_in_memory(source: Source) -> Source:
+    """The same images, fetched once."""
+    images, labels = source.fetch(np.arange(source.count))
+    return replace(source, fetch=lambda numbers: (images[numbers], labels[numbers]))
+
+
+def _digits(split: Split, size: int) -> Source:
+    """scikit-learn's 1,797 handwritten digits, 8x8 greys scaled up; the last fifth is
+    for testing."""
+    from sklearn.datasets import load_digits  # 1 s to import, for this set only
+
+    pixels, digits = load_digits(return_X_y=True)
+    cut = len(pixels) * 4 // 5
+    part = slice(cut) if split == "train" else slice(cut, None)
+    greys = (pixels[part] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)  # of 0 to 16
+    images = np.stack([_fit(cv2.cvtColor(g, cv2.COLOR_GRAY2RGB), size) for g in greys])
+    labels = digits[part].astype(np.int32)
+    about, classes = "scikit-learn's digits", tuple("0123456789")
+    return Source(about, len(images), classes, lambda n: (images[n], labels[n]))
+
+
+def _folder(root: Path, split: Split, size: int) -> Source:
+    """`root/train/CLASS/*.jpg` and `root/test` or `root/val`; or `root/CLASS/*.jpg`,
+    of which every tenth image is for testing."""
+    if not root.is_dir():
+        raise InputError(f"--data {root}: no such folder")
+    parts = ["train"] if split == "train" else ["test", "val"]
+    has_parts = (root / "train").is_dir()
+    top = next((root / p for p in parts if (root / p).is_dir()), None)
+    if has_parts and top is None:
+        raise InputError(f"--data {root}: has train/ but neither test/ nor val/")
+    classes = sorted(p.name for p in (top or root).iterdir() if p.is_dir())
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(
+            (top or root) / name / f for f in os.listdir((top or root) / name)
+        )
+        found = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
+        if not has_parts:
+            tenth = slice(9, None, 10)
+            found = found[tenth] if split == "test" else _without(found, tenth)
+        files += found
+        labels += [label] * len(found)
+    if not files:
+        raise InputError(f"--data {root}: no images in class sub-folders for {split}")
+
+    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
+        images = _decode_all(
+            [lambda f=files[n]: (f.read_bytes(), str(f)) for n in numbers], size
+        )
+        return images, np.asarray(labels, np.int32)[numbers]
+
+    return Source(f"folder {root.name}", len(files), tuple(classes), fetch)
+
+
+def _without(items: list[Path], part: slice) -> list[Path]:
+    left_out = set(items[part])
+    return [item for item in items if item not in left_out]
+
+
+def _tfds(name: str, split: Split, size: int) -> Source:
+    """A TensorFlow data set in array_record form, read without TensorFlow."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    parse: Any = tf_example_pb2.Example  # pyright: ignore  (generated code)
+    builder = _tfds_builder(name)
+    features = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise InputError(f"--data {name}: needs the features image and label")
+    tfds_split = split if split in builder.info.splits else "validation"
+    if tfds_split not in builder.info.splits:
+        raise InputError(
+            f"--data {name}: no {split} split, only {', '.join(builder.info.splits)}"
+        )
+    records = builder.as_data_source(
+        split=tfds_split,
+        deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+    )
+
+    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
+        raw = records.__getitems__([int(n) for n in numbers])
+        examples = [parse.FromString(r).features.feature for r in raw]
+        images = _decode_all(
+            [
+                lambda e=e, n=n: (e["image"].bytes_list.value[0], f"{name}[{n}]")
+                for e, n in zip(examples, numbers, strict=True)
+            ],
+            size,
+        )
+        labels = [e["label"].int64_list.value[0] for e in examples]
+        return images, np.asarray(labels, np.int32)
+
+    # A copy can hold other bytes than the official set: CIFAR-10 as JPEG, not PNG.
+    first = parse.FromString(records[0]).features.feature["image"]
+    coding = "JPEG" if first.bytes_list.value[0][:2] == b"\xff\xd8" else "PNG"
+    about = f"TFDS {name}/{builder.version}, {coding} images"
+    return Source(about, len(records), tuple(features["label"].names), fetch)
+
+
+def _tfds_builder(name: str) -> Any:
+    """The builder of a prepared set; with TensorFlow installed, prepare it first."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # it warns about every version it tries
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+    except tfds.core.DatasetNotFoundError:
+        close = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+        hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
+        raise InputError(f"--data {name}: {hint}") from None
+    if builder.is_prepared():
+        return builder
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError(
+            f"--data {name}: not prepared in {builder.data_path.parent.parent}; set "
+            "TFDS_DATA_DIR to the folder that holds it, use --data digits, or "
+            "pip install -e '.[tfds]' to let TFDS download it"
+        )
+    builder.download_and_prepare()
+    return builder
+
+
+def _decode_all(
+    readers: Sequence[Callable[[], tuple[bytes, str]]], size: int
+) -> Images:
+    """Read, decode and fit images on all cores (OpenCV releases the GIL)."""
+    images = np.empty((len(readers), size, size, 3), np.uint8)
+
+    def work(i: int) -> None:
+        images[i] = decode(*readers[i](), size)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(work, range(len(readers)), chunksize=64):
+            pass
+    return images
+
+
+def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """One JPEG or PNG as RGB, fitted to size x size. InputError names a corrupt one."""
+    truncated_jpeg = encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[-1024:]
+    image = None
+    if encoded and not truncated_jpeg:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise InputError(f"{name}: not a whole image that can be decoded")
+    return _fit(image, size)
+
+
+def _fit(image: np.ndarray, size: int) -> np.ndarray:
+    """AlexNet §2: scale the short side to `size`, then cut out the centre square."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short != size:
+        way = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
+        scaled = (round(width * size / short), round(height * size / short))
+        image = cv2.resize(image, scaled, interpolation=way)
+        height, width = image.shape[:2]
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]

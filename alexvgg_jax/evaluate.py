@@ -1,0 +1,54 @@
+"""The error of a network on a whole set: every image counts exactly once."""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import jax
+
+from alexvgg_jax.data.batches import Batch
+from alexvgg_jax.step import Metrics
+
+
+class Sums(NamedTuple):
+    """`Metrics` on the host, in double precision: 10^6 images still count exactly."""
+
+    count: float = 0.0
+    loss: float = 0.0
+    top1: float = 0.0
+    top5: float = 0.0
+
+
+class Errors(NamedTuple):
+    """Means over images."""
+
+    loss: float  # nats
+    top1: float  # %
+    top5: float  # %
+
+
+def mean(sums: Sums) -> Errors:
+    """Sums over images as means, errors in %."""
+    return Errors(
+        sums.loss / sums.count,
+        100 * sums.top1 / sums.count,
+        100 * sums.top5 / sums.count,
+    )
+
+
+def add(sums: Sums, batch: Metrics) -> Sums:
+    """`sums` and one more batch, fetched from the devices."""
+    fetched = jax.device_get(batch)
+    return Sums(*(a + float(b) for a, b in zip(sums, fetched, strict=True)))
+
+
+def evaluate(step: Callable[[Batch], Metrics], batches: Iterable[Batch]) -> Errors:
+    """The mean of `step(batch)` over `batches`, which are padded and masked."""
+    sums, last = Sums(), None
+    for batch in batches:
+        metrics = step(batch)
+        if last is not None:
+            sums = add(sums, last)  # fetched while the next batch is computed
+        last = metrics
+    if last is not None:
+        sums = add(sums, last)
+    return mean(sums)

@@ -1,0 +1,90 @@
+"""What a run shows and writes while it trains: a bar, metrics.jsonl, TensorBoard."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+STEPS_A_LINE = 50  # from one line of metrics.jsonl, or point of a curve, to the next
+
+
+class Log:
+    """A context that shows progress on `console` and keeps metrics in `directory`.
+
+    A run resumed at `step` first drops the lines of later steps, which come again.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        directory: Path,
+        title: str,
+        epochs: int,
+        steps: int,
+        step: int,
+    ):
+        self._console, self._title, self._epochs = console, title, epochs
+        path = directory / "metrics.jsonl"
+        kept = [
+            line
+            for line in (path.read_text().splitlines() if path.exists() else [])
+            if json.loads(line)["step"] <= step
+        ]
+        path.write_text("".join(line + "\n" for line in kept))
+        self._lines = path.open("a", buffering=1)
+        self._curves = SummaryWriter(str(directory / "tensorboard"), purge_step=step)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("step {task.completed}/{task.total}"),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=steps, completed=step, figures="")
+
+    def __enter__(self) -> "Log":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._curves.close()
+        self._lines.close()
+
+    def step(
+        self, step: int, loss: float, error: float, rate: float, speed: float
+    ) -> None:
+        """One step is done: loss and error so far in this epoch, rate, images/s."""
+        figures = f"loss {loss:.3f}  error {error:.1f}%  {speed:,.0f} images/s"
+        self._bar.update(self._task, completed=step, figures=figures)
+        if step % STEPS_A_LINE == 0:
+            self._write(
+                step,
+                {
+                    "train_loss": loss,
+                    "train_error": error,
+                    "rate": rate,
+                    "images_per_second": speed,
+                },
+            )
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """One epoch is done: its figures, by name."""
+        self._write(line["step"], {k: v for k, v in line.items() if k != "step"})
+        self._console.print(
+            f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
+            f"train error {line['train_error']:.2f}%  "
+            f"test error {line['test_error']:.2f}%  rate {line['rate']:g}  "
+            f"{line['seconds']:.1f} s",
+            highlight=False,
+        )
+
+    def _write(self, step: int, figures: dict[str, Any]) -> None:
+        self._lines.write(json.dumps({"step": step} | figures) + "\n")
+        for name, value in figures.items():
+            self._curves.add_scalar(name, value, step)

@@ -1,0 +1,328 @@
+"""Training from start to end: the only file that reads the clock and saves a run."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+
+from alexvgg_jax import evaluate as evaluation
+from alexvgg_jax.augment import Statistics, statistics
+from alexvgg_jax.checkpoint import Checkpoints
+from alexvgg_jax.config import Run
+from alexvgg_jax.data.batches import (
+    Batch,
+    eval_batches,
+    first_step,
+    prefetch,
+    train_batch,
+)
+from alexvgg_jax.data.sources import Source, open_source
+from alexvgg_jax.errors import Diverged, InputError, Stopped
+from alexvgg_jax.log import Log
+from alexvgg_jax.mesh import check_batch, make_mesh, place, replicated
+from alexvgg_jax.models import Model, Params, build
+from alexvgg_jax.optim import learning_rate, original_sgd
+from alexvgg_jax.step import Metrics, State, Steps, compile_steps
+
+console = Console(stderr=True)
+
+STATISTICS_IMAGES = 100_000  # mean and colours of a larger set are those of so many
+MAY_CHANGE = {"epochs", "devices", "until_error", "checkpoint_every"}  # on resuming
+
+
+class Epoch(NamedTuple):
+    """One line of a run's history; losses in nats, errors in %."""
+
+    epoch: int
+    step: int
+    rate: float
+    train_loss: float  # over the epoch's batches as they came, as the program prints
+    train_error: float
+    test_loss: float
+    test_error: float
+    test_top5: float
+    seconds: float  # of training: without compilation and testing
+
+
+@dataclass
+class Position:
+    """Where a run is; with the state, all that a checkpoint needs."""
+
+    step: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    sums: evaluation.Sums = evaluation.Sums()  # of the epoch so far
+    seconds: float = 0.0  # of the epoch so far
+
+
+@dataclass(frozen=True)
+class Work:
+    """What stays the same while a run trains."""
+
+    run: Run
+    source: Source
+    test_source: Source
+    net: Model
+    mesh: Mesh
+    steps: Steps
+    stats: Statistics
+
+
+class Trained(NamedTuple):
+    history: list[Epoch]
+    params: Params
+
+
+def prepare(run: Run) -> Work:
+    """Open the data, build the net, jit its steps. InputError if any does not fit."""
+    if run.epochs < 1:
+        raise InputError(f"--epochs {run.epochs}: at least 1")
+    mesh = make_mesh(run.devices)
+    check_batch(run.batch, mesh)
+    if run.augment.crop > run.data.size:
+        raise InputError(
+            f"--augment.crop {run.augment.crop}: the images are {run.data.size} wide"
+        )
+    source = open_source(run.data, "train")
+    size = run.augment.crop or run.data.size
+    switches = {"classes": len(source.classes), "image_size": size}
+    net = build(run.model.name, **switches, **run.model.switches)
+    numbers = np.linspace(0, source.count - 1, min(source.count, STATISTICS_IMAGES))
+    stats = statistics(source.fetch(numbers.astype(np.int64))[0])
+    return Work(
+        run=run,
+        source=source,
+        test_source=open_source(run.data, "test"),
+        net=net,
+        mesh=mesh,
+        steps=compile_steps(net, original_sgd(run.optim), run.augment, mesh),
+        stats=jax.device_put(stats, replicated(mesh)),
+    )
+
+
+def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
+    """Train `run`; keep its settings, checkpoints and metrics in `directory`.
+
+    With `resume`, go on from the newest checkpoint: the parameters at the end are the
+    straight run's, bit for bit. Raises InputError for a run that cannot be, and Stopped
+    when a signal ends it early, or a loss that is not finite.
+    """
+    work = prepare(run)
+    init_key, key = jax.random.split(jax.random.key(run.seed))
+    state = work.steps.init(init_key)
+    key = jax.device_put(key, replicated(work.mesh))
+    claim_directory(directory, run, resume)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(
+            contextlib.closing(Checkpoints(directory / "checkpoints"))
+        )
+        state, position = _restore(checkpoints, state)
+        signals = stack.enter_context(_signals())
+        total = first_step(run.epochs, work.source.count, run.batch)
+        log = stack.enter_context(
+            Log(console, directory, work.net.name, run.epochs, total, position.step)
+        )
+        if not _done(run, position.history):
+            train_step = _compile(work, state, key)
+        stack.enter_context(jax.transfer_guard("disallow"))
+        while not _done(run, position.history):
+            state = _train_epoch(work, train_step, state, position, key, log, signals)
+            if signals:
+                _save(checkpoints, state, position)
+                raise Stopped(
+                    f"interrupted at step {position.step}; --resume goes on from there",
+                    128 + signals[0],
+                )
+            _end_epoch(work, state, position)
+            log.epoch(position.history[-1]._asdict())
+            epoch = position.history[-1].epoch
+            if epoch % run.checkpoint_every == 0 or _done(run, position.history):
+                _save(checkpoints, state, position)
+    return Trained(position.history, state.params)
+
+
+def _done(run: Run, history: list[Epoch]) -> bool:
+    reached = bool(history) and history[-1].train_error < run.until_error
+    return reached or len(history) >= run.epochs
+
+
+def _load(work: Work, step: int) -> Batch:
+    rows = train_batch(
+        work.source,
+        work.run.batch,
+        work.run.seed,
+        step,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    return place(rows, work.mesh)
+
+
+def _rate(work: Work, history: list[Epoch]) -> float:
+    errors = [epoch.test_error for epoch in history]
+    return learning_rate(work.run.optim, len(history), errors)
+
+
+def _compile(work: Work, state: State, key: jax.Array) -> Callable:
+    """The train step compiled ahead, so that no epoch's seconds hold a compilation."""
+    with console.status("compiling"):
+        rate = jax.device_put(np.float32(0), replicated(work.mesh))
+        arguments = (state, _load(work, 0), work.stats, rate, key)
+        return work.steps.train.lower(*arguments).compile()
+
+
+def _train_epoch(
+    work: Work,
+    train_step: Callable,
+    state: State,
+    position: Position,
+    key: jax.Array,
+    log: Log,
+    signals: list[int],
+) -> State:
+    """The state at the end of the epoch that `position` is in, or at a signal."""
+    rate = _rate(work, position.history)
+    rate_on_devices = jax.device_put(np.float32(rate), replicated(work.mesh))
+    end = first_step(len(position.history) + 1, work.source.count, work.run.batch)
+    steps = range(position.step, end)
+    begun, seconds_before = time.perf_counter(), position.seconds
+    pending: Metrics | None = None
+    for batch in prefetch(partial(_load, work, step) for step in steps):
+        state, metrics = train_step(state, batch, work.stats, rate_on_devices, key)
+        if pending is not None:  # one step late, so that the devices never wait
+            _collect(pending, position, rate, log)
+        pending = metrics
+        position.seconds = seconds_before + time.perf_counter() - begun
+        if signals:
+            break
+    if pending is not None:
+        _collect(pending, position, rate, log)
+        position.seconds = seconds_before + time.perf_counter() - begun
+    return state
+
+
+def _collect(metrics: Metrics, position: Position, rate: float, log: Log) -> None:
+    position.sums = evaluation.add(position.sums, metrics)
+    position.step += 1
+    means = evaluation.mean(position.sums)
+    _check_finite(means.loss, position, rate)
+    speed = position.sums.count / max(position.seconds, 1e-9)
+    log.step(position.step, means.loss, means.top1, rate, speed)
+
+
+def _check_finite(loss: float, position: Position, rate: float) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(
+            f"the loss is {loss} at step {position.step}, rate {rate:g}: stopped; "
+            "the last good checkpoint is kept",
+            1,
+        )
+
+
+def _end_epoch(work: Work, state: State, position: Position) -> None:
+    """Test the net, and move `position` from the end of one epoch into the next."""
+    train_means = evaluation.mean(position.sums)
+    test_means = test(work, state.params)
+    rate = _rate(work, position.history)
+    _check_finite(test_means.loss, position, rate)
+    position.history.append(
+        Epoch(
+            epoch=len(position.history) + 1,
+            step=position.step,
+            rate=rate,
+            train_loss=train_means.loss,
+            train_error=train_means.top1,
+            test_loss=test_means.loss,
+            test_error=test_means.top1,
+            test_top5=test_means.top5,
+            seconds=position.seconds,
+        )
+    )
+    position.sums, position.seconds = evaluation.Sums(), 0.0
+
+
+def test(work: Work, params: Params) -> evaluation.Errors:
+    """The errors of `params` on the whole test set."""
+    rows = eval_batches(
+        work.test_source, work.run.batch, jax.process_index(), jax.process_count()
+    )
+    batches = (place(batch, work.mesh) for batch in rows)
+    return evaluation.evaluate(
+        lambda batch: work.steps.eval(params, batch, work.stats), batches
+    )
+
+
+def claim_directory(directory: Path, run: Run, resume: bool) -> None:
+    """Write the run's settings there. InputError if another run has them already."""
+    settings = directory / "run.json"
+    wanted = json.loads(json.dumps(dataclasses.asdict(run)))
+    if settings.exists() != resume:
+        raise InputError(
+            f"{directory}: no run to resume"
+            if resume
+            else f"{directory} holds a run already: --resume goes on with it"
+        )
+    if resume:
+        there = json.loads(settings.read_text())
+        for name in wanted.keys() - MAY_CHANGE:
+            if there.get(name) != wanted[name]:
+                raise InputError(
+                    f"{settings}: {name} is {there.get(name)}, not {wanted[name]}; "
+                    "a resumed run keeps its settings"
+                )
+    directory.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps(wanted, indent=1) + "\n")
+
+
+def _restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
+    if (restored := checkpoints.restore(state)) is None:
+        return state, Position()
+    state, progress = restored
+    history = [Epoch(**epoch) for epoch in progress["history"]]
+    sums = evaluation.Sums(*progress["sums"])
+    return state, Position(progress["step"], history, sums, progress["seconds"])
+
+
+def _save(checkpoints: Checkpoints, state: State, position: Position) -> None:
+    finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state.params)
+    if not all(jax.device_get(jax.tree.leaves(finite))):
+        _check_finite(math.nan, position, math.nan)
+    progress: dict[str, Any] = {
+        "step": position.step,
+        "history": [epoch._asdict() for epoch in position.history],
+        "sums": list(position.sums),
+        "seconds": position.seconds,
+    }
+    checkpoints.save(position.step, state, progress)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM, as a list that fills instead of an exception; a second one
+    ends the program at once."""
+    received: list[int] = []
+    known = (signal.SIGINT, signal.SIGTERM)
+
+    def receive(number: int, _: Any) -> None:
+        received.append(number)
+        for each in known:
+            signal.signal(each, before[each])
+
+    before = {number: signal.signal(number, receive) for number in known}
+    try:
+        yield received
+    finally:
+        for number in known:
+            signal.signal(number, before[number])

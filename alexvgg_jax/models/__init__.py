@@ -1,0 +1,141 @@
+"""Models as pure functions: `build` a row of MODELS, then `init` and `apply` it.
+
+net = build("alexnet-paper", classes=1000)
+params = net.init(jax.random.key(0))
+logits, features = net.apply(params, images, train=False)
+"""
+
+import dataclasses
+import difflib
+import itertools
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.models import alexnet, cifar, vgg
+from alexvgg_jax.models.layers import Layer, Shape
+
+Params = dict[str, dict[str, Array]]  # layer -> {"kernel", "bias"}
+Features = dict[str, Array]  # layer -> its output
+
+MODELS = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
+
+
+class _Network(nn.Module):
+    rows: tuple[Layer, ...]
+
+    @nn.compact
+    def __call__(
+        self, x: Array, *, train: bool, key: PRNGKeyArray | None
+    ) -> tuple[Array, Features]:
+        features = {}
+        for i, row in enumerate(self.rows):
+            row_key = None if key is None else jax.random.fold_in(key, i)
+            x = row(x, train=train, key=row_key)
+            features[row.name] = x
+        return x, features
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network as two pure functions, and the rows that say what it is."""
+
+    name: str
+    rows: tuple[Layer, ...]
+    image_size: int
+
+    @property
+    def input_shape(self) -> Shape:
+        return self.image_size, self.image_size, 3
+
+    def shapes(self) -> dict[str, Shape]:
+        """The output shape of every layer, for one image of `image_size`."""
+        return _shapes(self.name, self.rows, self.input_shape)
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Float32 parameters drawn as the paper draws them: layer -> kernel, bias."""
+        images = jnp.zeros((1, *self.input_shape))
+        variables = _Network(self.rows).init(key, images, train=False, key=None)
+        return cast(Params, variables["params"])
+
+    def apply(
+        self,
+        params: Params,
+        images: Float[Array, "batch height width 3"],
+        *,
+        train: bool,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "batch classes"], Features]:
+        """Logits, and every layer's output by name (`jit` drops those unused).
+
+        `images` are NHWC with the mean subtracted, 0 to 255 wide as in both papers.
+        `key` draws the dropout masks; only training needs it. Raises InputError for
+        images that the net was not built for.
+        """
+        built, given = self.shapes(), images.shape[1:]
+        if _shapes(self.name, self.rows, given) != built:
+            raise InputError(
+                f"{self.name}: built for {self.image_size}x{self.image_size} images, "
+                f"got {given[0]}x{given[1]}; build(..., image_size=) sets another size"
+            )
+        outputs = _Network(self.rows).apply(
+            {"params": params}, images, train=train, key=key
+        )
+        return cast(tuple[Array, Features], outputs)
+
+
+def _shapes(name: str, rows: tuple[Layer, ...], shape: Shape) -> dict[str, Shape]:
+    shapes = {}
+    for row in rows:
+        try:
+            shape = row.output(shape)
+        except InputError as error:
+            raise InputError(
+                f"{name}: the image is too small, at {row.name} {error}; "
+                f"the smallest that fits is {_smallest(rows)} pixels wide"
+            ) from None
+        shapes[row.name] = shape
+    return shapes
+
+
+def _smallest(rows: tuple[Layer, ...]) -> int:
+    def fits(size: int) -> bool:
+        shape: Shape = (size, size, 3)
+        try:
+            for row in rows:
+                shape = row.output(shape)
+        except InputError:
+            return False
+        return True
+
+    return next(filter(fits, itertools.count(1)))
+
+
+def build(name: str, **switches: Any) -> Model:
+    """The network of a row of MODELS; keywords override that row's switches.
+
+    Raises InputError for an unknown name or switch, and for an image that is too small.
+    """
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}{_closest(name, MODELS)}")
+    row = MODELS[name]
+    known = {field.name: field.type for field in dataclasses.fields(row)}
+    for switch in switches:
+        if switch not in known:
+            raise InputError(
+                f"{name}: unknown switch {switch!r}{_closest(switch, known)}"
+            )
+    row = dataclasses.replace(row, **switches)
+    model = Model(name, row.layers(), row.image_size)
+    model.shapes()
+    return model
+
+
+def _closest(name: str, known: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; perhaps {close[0]!r}?" if close else f"; choose from {', '.join(known)}"

@@ -1,0 +1,80 @@
+"""The original program's update rule as an optax chain, and its learning rates."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import optax
+
+from alexvgg_jax.config import Optim
+from alexvgg_jax.errors import InputError
+
+
+def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
+    """AlexNet §5 decay: v <- momentum v - rate decay w - rate g; w <- w + v.
+
+    The rate is inside the velocity (`weights.cu`), so that a drop of the rate leaves
+    the velocity as it is; optax.sgd has it outside. Biases move at `bias_rate` times
+    the rate, without decay. Use as `update(gradients, state, params, rate=...)`.
+    """
+    return optax.chain(
+        optax.stateless(lambda g, params: _add_decay(g, params, optim)),
+        _scale_by_rate(optim.bias_rate),
+        optax.trace(optim.momentum),
+    )
+
+
+def _add_decay(gradients, params, optim: Optim):
+    unknown = set(optim.layer_decay) - set(params)
+    if unknown:
+        raise InputError(f"optim.layer-decay: the net has no layer {min(unknown)!r}")
+
+    def add(layer: str, part: str, gradient: jax.Array) -> jax.Array:
+        if part == "bias":
+            return gradient
+        decay = optim.layer_decay.get(layer, optim.weight_decay)
+        return gradient + decay * params[layer][part]
+
+    return _map(add, gradients)
+
+
+def _scale_by_rate(bias_rate: float) -> optax.GradientTransformationExtraArgs:
+    def init(params):
+        return optax.EmptyState()
+
+    def update(updates, state, params=None, **extra):
+        def scale(_: str, part: str, gradient: jax.Array) -> jax.Array:
+            return -extra["rate"] * (bias_rate if part == "bias" else 1.0) * gradient
+
+        return _map(scale, updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _map(function, params):
+    return {
+        layer: {part: function(layer, part, leaf) for part, leaf in parts.items()}
+        for layer, parts in params.items()
+    }
+
+
+def learning_rate(optim: Optim, epoch: float, test_errors: Sequence[float]) -> float:
+    """AlexNet §5 schedule: the rate of the weights after `epoch` epochs.
+
+    Divided by 10 at every one of `drop_epochs` that has passed; or, with `plateau`,
+    each time that so many epochs brought no better test error (`test_errors` has one
+    figure an epoch so far), at most `drops` times.
+    """
+    passed = sum(epoch >= drop for drop in optim.drop_epochs)
+    if optim.plateau:
+        passed += min(_plateaus(test_errors, optim.plateau), optim.drops)
+    return optim.rate / 10**passed
+
+
+def _plateaus(errors: Sequence[float], patience: int) -> int:
+    count, best, since = 0, math.inf, 0
+    for error in errors:
+        best, since = (error, 0) if error < best else (best, since + 1)
+        if since == patience:
+            count, since = count + 1, 0
+    return count

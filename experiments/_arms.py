@@ -1,0 +1,82 @@
+"""What every experiment shares: options, the runs of its arms, the result's files."""
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+
+from alexvgg_jax import loop, paper, report
+from alexvgg_jax.config import Data, Run
+from alexvgg_jax.data.sources import open_source
+from alexvgg_jax.errors import Diverged
+
+
+@dataclass(frozen=True)
+class Options:
+    data: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
+    seeds: int = 3  # runs of each arm
+    epochs: int = 30  # most passes over the training set
+    out: Path = Path("results")  # folder for the JSON, the plot and the runs
+    resume: bool = False  # go on with an experiment that was cut short
+
+
+def options(documentation: str | None, defaults: Options) -> Options:
+    """The options on the command line; `documentation` heads the --help."""
+    return tyro.cli(Options, default=defaults, description=documentation)
+
+
+class Experiment:
+    """The runs of one experiment, each in a folder of its own, and their result."""
+
+    def __init__(self, name: str, claim: str, given: Options):
+        self._name, self.claim, self._given = name, paper.claim(claim), given
+        self._runs = given.out / "runs" / f"{name}-{Path(given.data).name}"
+        if not given.resume and self._runs.exists():
+            shutil.rmtree(self._runs)
+        self._seconds: dict[Path, float] = {}
+
+    def train(self, arm: str, run: Run) -> list[loop.Epoch]:
+        """The history of `run`, from its newest checkpoint if it has one.
+
+        A run that diverges has no history.
+        """
+        run = replace(run, data=replace(run.data, name=self._given.data))
+        directory = self._runs / arm / f"seed{run.seed}"
+        loop.console.rule(f"{arm}, seed {run.seed}", align="left")
+        started = (directory / "run.json").exists()
+        try:
+            history = loop.train(run, directory, resume=started).history
+        except Diverged as problem:
+            loop.console.print(f"{arm}: {problem}")
+            return []
+        self._seconds[directory] = sum(epoch.seconds for epoch in history)
+        return history
+
+    def finish(
+        self, arms: dict[str, list[dict[str, Any]]], ours: dict[str, Any], verdict: str
+    ) -> report.Result:
+        """Write the result's JSON and print its table."""
+        data = Data(self._given.data)
+        train, test = open_source(data, "train"), open_source(data, "test")
+        result = report.Result(
+            name=self._name,
+            claim=self.claim.tag,
+            command=report.command(),
+            commit=report.commit(),
+            machine=report.machine(),
+            data={"set": train.about, "train": train.count, "test": test.count},
+            seeds=list(range(self._given.seeds)),
+            seconds=round(sum(self._seconds.values()), 1),
+            published=dict(self.claim.published),
+            ours=ours,
+            arms=arms,
+            verdict=verdict,
+        )
+        path = self._given.out / f"{self._name}.json"
+        report.write(result, path)
+        Console().print(report.table(result))
+        print(f"wrote {path}")
+        return result
