@@ -33,6 +33,7 @@ class Experiment:
 
     def __init__(self, name: str, claim: str, given: Options):
         self._name, self.claim, self._given = name, paper.claim(claim), given
+        self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs" / f"{name}-{Path(given.data).name}"
         if not given.resume and self._runs.exists():
             shutil.rmtree(self._runs)
@@ -65,7 +66,7 @@ class Experiment:
             name=self._name,
             claim=self.claim.tag,
             command=report.command(),
-            commit=report.commit(),
+            commit=self._commit,
             machine=report.machine(),
             data={"set": train.about, "train": train.count, "test": test.count},
             seeds=list(range(self._given.seeds)),

@@ -67,7 +67,8 @@ def search(experiment: Experiment, activation: str, given: Options) -> list[Figu
     for rate in RATES:
         run = net(activation, rate, min(SEARCH_EPOCHS, given.epochs))
         history = experiment.train(f"{activation}, rate {rate:g}", run)
-        error = history[-1].train_error if history else math.inf
+        history = history[:SEARCH_EPOCHS]  # a resumed run can have gone further
+        error = history[-1].train_error if history else 100.0  # diverged
         reached = epochs_to_target(curve(history, 100.0))
         tried.append({"seed": 0, "rate": rate, "epochs": reached, "error": error})
     return sorted(tried, key=lambda seed: (seed["epochs"] or math.inf, seed["error"]))
