@@ -74,7 +74,8 @@ def pca_colour(
 
     The paper multiplies each direction by its eigenvalue, the original program by its
     square root (`convdata_jpeg.py`, "stdevs"), as here: in units of 0 to 255 only that
-    is a change of brightness and hue.
+    is a change of brightness and hue. The program then divides all pixels by 1.1, which
+    the paper does not mention, nor is it done here.
     """
     alphas = deviation * jax.random.normal(key, (len(images), 3))
     return images + (alphas @ components.T)[:, None, None]
@@ -87,7 +88,9 @@ def centre_crop(images: Array, size: int) -> Array:
 
 
 def subtract_mean(
-    images: Array, mean: Float[Array, "height width 3"], config: Augment
+    images: UInt8[Array, "batch height width 3"],
+    mean: Float[Array, "mean_height mean_width 3"],
+    config: Augment,
 ) -> Float[Array, "batch height width 3"]:
     """AlexNet §2: float32 images minus the mean pixel or colour of the training set.
 
@@ -107,7 +110,7 @@ def augment(
     images: UInt8[Array, "batch height width 3"],
     stats: Statistics,
     config: Augment,
-) -> Float[Array, "batch crop crop 3"]:
+) -> Float[Array, "batch rows columns 3"]:
     """What training sees: the noise that `config` switches on, minus the mean."""
     crop_key, mirror_key, colour_key = jax.random.split(key, 3)
     if config.crop:
@@ -122,7 +125,7 @@ def augment(
 
 def centre(
     images: UInt8[Array, "batch height width 3"], stats: Statistics, config: Augment
-) -> Float[Array, "batch crop crop 3"]:
+) -> Float[Array, "batch rows columns 3"]:
     """What tests see: the centre crop minus the mean."""
     if config.crop:
         images = centre_crop(images, config.crop)

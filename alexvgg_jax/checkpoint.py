@@ -18,6 +18,10 @@ class Checkpoints:
         self._directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=2, enable_async_checkpointing=False
             ),
@@ -35,29 +39,45 @@ class Checkpoints:
     def restore(self, like: T) -> tuple[T, dict[str, Any]] | None:
         """The newest state that can be read, laid out as `like`, and its progress.
 
-        None if there is no checkpoint. Raises InputError if none has `like`'s shapes.
+        None if there is no checkpoint. Raises InputError if one has other shapes than
+        `like`, or if none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        if not steps:
-            return None
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        problem: Exception | None = None
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
+        )
         for step in steps:
             try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(target),
-                        progress=ocp.args.JsonRestore(),
-                    ),
+                stored = _shapes(self._manager.item_metadata(step)["state"].tree)
+                self._check(step, stored, _shapes(like))
+                restored = self._manager.restore(step, args=arguments)
+            except InputError:
+                raise
+            except Exception:  # orbax names no error for what it cannot read
+                continue
+            return restored["state"], restored["progress"]
+        if steps:
+            raise InputError(f"{self._directory}: none of its checkpoints can be read")
+        return None
+
+    def _check(self, step: int, stored: dict, wanted: dict) -> None:
+        for name in sorted(stored.keys() | wanted.keys()):
+            there, here = stored.get(name), wanted.get(name)
+            if there != here:
+                raise InputError(
+                    f"{self._directory / str(step)}: {name} has shape {there}, "
+                    f"where this net has {here}"
                 )
-                return restored["state"], restored["progress"]
-            except (ValueError, KeyError, OSError) as error:
-                problem = problem or error
-        reason = str(problem).splitlines()[0]
-        raise InputError(f"{self._directory}: no checkpoint fits this net: {reason}")
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

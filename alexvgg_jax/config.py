@@ -6,7 +6,10 @@ a field is its help text on the command line (`python -m alexvgg_jax train --hel
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
+
+Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> value
+Decays = Mapping[str, float]  # layer -> weight decay
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,7 @@ class Augment:
 @dataclass(frozen=True)
 class Model:
     name: str = "cifar-80sec"  # a row of alexvgg_jax.models.MODELS
-    switches: Mapping[str, bool | int | float | str] = field(
-        default_factory=dict
-    )  # fields of that row to change, such as activation tanh
+    switches: Switches = field(default_factory=dict)  # such as activation tanh
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ class Optim:
     bias_rate: float = 2.0  # times that for the biases (layer-params-145.cfg: epsB)
     momentum: float = 0.9  # AlexNet §5
     weight_decay: float = 0.0005  # of the weights; biases have none (AlexNet §5)
-    layer_decay: Mapping[str, float] = field(
-        default_factory=dict
-    )  # layers with a weight decay of their own
+    layer_decay: Decays = field(default_factory=dict)  # of layers with their own
     drop_epochs: tuple[float, ...] = ()  # epochs after which the rate is divided by 10
     plateau: int = 0  # or: divide after so many epochs without a better test error
     drops: int = 3  # most divisions that the plateau makes (AlexNet §5: three)
@@ -59,6 +58,18 @@ class Run:
     checkpoint_every: int = 1  # epochs between checkpoints
 
 
+def from_settings(settings: Mapping[str, Any]) -> Run:
+    """The run whose `dataclasses.asdict` went through JSON."""
+    optim = settings["optim"]
+    parts = {
+        "data": Data(**settings["data"]),
+        "augment": Augment(**settings["augment"]),
+        "model": Model(**settings["model"]),
+        "optim": Optim(**optim | {"drop_epochs": tuple(optim["drop_epochs"])}),
+    }
+    return Run(**{**settings, **parts})
+
+
 CIFAR_80SEC = Run(
     data=Data("cifar10"),
     model=Model("cifar-80sec"),
@@ -66,7 +77,7 @@ CIFAR_80SEC = Run(
         rate=0.001,
         weight_decay=0.004,
         layer_decay={"fc64": 0.03, "fc10": 0.03},
-        drop_epochs=(8, 9),
+        drop_epochs=(8.0, 9.0),
     ),
 )
 

@@ -1,6 +1,8 @@
 """How the programs end when something is wrong: one line, and a non-zero exit."""
 
 import contextlib
+import io
+import re
 import sys
 from collections.abc import Iterator
 
@@ -19,6 +21,26 @@ class Stopped(Exception):
 
 class Diverged(Stopped):
     """The loss, or a parameter, is no longer a finite number."""
+
+
+@contextlib.contextmanager
+def short_usage() -> Iterator[None]:
+    """Around a call of tyro, whose errors are boxes: the box's message as one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            yield
+    except SystemExit as end:
+        if not end.code:
+            raise
+        words = [line.strip("│╭╰╮╯ ") for line in box.getvalue().splitlines()]
+        text = "\n".join(words[1:])
+        message = " ".join(re.split("─{8,}", text)[0].split())
+        if hint := re.search(r"Perhaps you meant:\s+(\S+)", text):
+            message += f"; perhaps {hint[1]}?"
+        if hint := re.search(r"Available subcommands: (.+)", text):
+            message += f"; choose from {hint[1]}"
+        raise InputError(message or "wrong command line; see --help") from None
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from rich.console import Console
 from alexvgg_jax import evaluate as evaluation
 from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.config import Run
+from alexvgg_jax.config import Run, from_settings
 from alexvgg_jax.data.batches import (
     Batch,
     eval_batches,
@@ -87,8 +87,15 @@ class Trained(NamedTuple):
 
 def prepare(run: Run) -> Work:
     """Open the data, build the net, jit its steps. InputError if any does not fit."""
-    if run.epochs < 1:
-        raise InputError(f"--epochs {run.epochs}: at least 1")
+    for flag, value, least in (
+        ("--epochs", run.epochs, 1),
+        ("--checkpoint-every", run.checkpoint_every, 1),
+        ("--data.size", run.data.size, 1),
+        ("--augment.crop", run.augment.crop, 0),
+        ("--seed", run.seed, 0),
+    ):
+        if value < least:
+            raise InputError(f"{flag} {value}: at least {least}")
     mesh = make_mesh(run.devices)
     check_batch(run.batch, mesh)
     if run.augment.crop > run.data.size:
@@ -262,6 +269,26 @@ def test(work: Work, params: Params) -> evaluation.Errors:
     return evaluation.evaluate(
         lambda batch: work.steps.eval(params, batch, work.stats), batches
     )
+
+
+def evaluate_run(directory: Path, data: str = "") -> evaluation.Errors:
+    """The errors of the newest checkpoint of a run, on its own test set or on `data`'s.
+
+    Raises InputError if the folder holds no run, or no checkpoint that fits.
+    """
+    settings = directory / "run.json"
+    if not settings.exists():
+        raise InputError(f"{directory}: no run.json there, so no run")
+    run = from_settings(json.loads(settings.read_text()))
+    if data:
+        run = replace(run, data=replace(run.data, name=data))
+    work = prepare(run)
+    like = work.steps.init(jax.random.key(0))
+    with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
+        restored = checkpoints.restore(like)
+    if restored is None:
+        raise InputError(f"{directory}: no checkpoint there yet")
+    return test(work, restored[0].params)
 
 
 def claim_directory(directory: Path, run: Run, resume: bool) -> None:

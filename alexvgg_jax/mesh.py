@@ -13,7 +13,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     Raises InputError if there are fewer.
     """
     found = jax.devices()
-    if devices > len(found):
+    if not 0 <= devices <= len(found):
         raise InputError(f"--devices {devices}: this machine has {len(found)}")
     used = found[: devices or len(found)]
     # Auto: a model-sharded Linen convolution raises on an Explicit mesh.

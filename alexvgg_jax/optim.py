@@ -11,54 +11,43 @@ from alexvgg_jax.errors import InputError
 
 
 def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
-    """AlexNet §5 decay: v <- momentum v - rate decay w - rate g; w <- w + v.
+    """AlexNet §5 decay: v <- momentum v - rate (gradient + decay w); w <- w + v.
 
     The rate is inside the velocity (`weights.cu`), so that a drop of the rate leaves
     the velocity as it is; optax.sgd has it outside. Biases move at `bias_rate` times
     the rate, without decay. Use as `update(gradients, state, params, rate=...)`.
+    Raises InputError if `layer_decay` names a layer that the net does not have.
     """
-    return optax.chain(
-        optax.stateless(lambda g, params: _add_decay(g, params, optim)),
-        _scale_by_rate(optim.bias_rate),
-        optax.trace(optim.momentum),
-    )
 
-
-def _add_decay(gradients, params, optim: Optim):
-    unknown = set(optim.layer_decay) - set(params)
-    if unknown:
-        raise InputError(f"optim.layer-decay: the net has no layer {min(unknown)!r}")
-
-    def add(layer: str, part: str, gradient: jax.Array) -> jax.Array:
-        if part == "bias":
-            return gradient
-        decay = optim.layer_decay.get(layer, optim.weight_decay)
-        return gradient + decay * params[layer][part]
-
-    return _map(add, gradients)
-
-
-def _scale_by_rate(bias_rate: float) -> optax.GradientTransformationExtraArgs:
     def init(params):
+        unknown = set(optim.layer_decay) - set(params)
+        if unknown:
+            raise InputError(
+                f"optim.layer-decay: the net has no layer {min(unknown)!r}"
+            )
         return optax.EmptyState()
 
     def update(updates, state, params=None, **extra):
-        def scale(_: str, part: str, gradient: jax.Array) -> jax.Array:
-            return -extra["rate"] * (bias_rate if part == "bias" else 1.0) * gradient
+        assert params is not None
 
-        return _map(scale, updates), state
+        def step(layer: str, part: str, gradient: jax.Array) -> jax.Array:
+            if part == "bias":
+                return -extra["rate"] * optim.bias_rate * gradient
+            decay = optim.layer_decay.get(layer, optim.weight_decay)
+            return -extra["rate"] * (gradient + decay * params[layer][part])
 
-    return optax.GradientTransformationExtraArgs(init, update)
+        steps = {
+            layer: {part: step(layer, part, leaf) for part, leaf in parts.items()}
+            for layer, parts in updates.items()
+        }
+        return steps, state
+
+    return optax.chain(
+        optax.GradientTransformationExtraArgs(init, update), optax.trace(optim.momentum)
+    )
 
 
-def _map(function, params):
-    return {
-        layer: {part: function(layer, part, leaf) for part, leaf in parts.items()}
-        for layer, parts in params.items()
-    }
-
-
-def learning_rate(optim: Optim, epoch: float, test_errors: Sequence[float]) -> float:
+def learning_rate(optim: Optim, epoch: int, test_errors: Sequence[float]) -> float:
     """AlexNet §5 schedule: the rate of the weights after `epoch` epochs.
 
     Divided by 10 at every one of `drop_epochs` that has passed; or, with `plateau`,

@@ -29,7 +29,7 @@ class Claim:
     sentence: str  # the claim, close to the paper's words
     # Figure name, unit included -> published figure; empty where the paper gives none.
     # A mapping has no hash, and the tag alone identifies a row.
-    published: Mapping[str, float] = field(hash=False)
+    published: Mapping[str, float | int] = field(hash=False)
     code: str = ""  # dotted path of the object that implements it; empty while none
     experiment: str = ""  # file in experiments/ that measures it; empty while none
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 from rich.console import Console
 
 from alexvgg_jax import loop, paper, report
 from alexvgg_jax.config import Data, Run
 from alexvgg_jax.data.sources import open_source
-from alexvgg_jax.errors import Diverged
+from alexvgg_jax.errors import Diverged, short_usage
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Options:
 
 def options(documentation: str | None, defaults: Options) -> Options:
     """The options on the command line; `documentation` heads the --help."""
-    return tyro.cli(Options, default=defaults, description=documentation)
+    with short_usage():
+        return tyro.cli(Options, default=defaults, description=documentation)
 
 
 class Experiment:
@@ -37,6 +39,9 @@ class Experiment:
         self._runs = given.out / "runs" / f"{name}-{Path(given.data).name}"
         if not given.resume and self._runs.exists():
             shutil.rmtree(self._runs)
+        # Seeds and rates are arguments of one program, which is compiled once.
+        jax.config.update("jax_compilation_cache_dir", str(given.out / "runs/compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         self._seconds: dict[Path, float] = {}
 
     def train(self, arm: str, run: Run) -> list[loop.Epoch]:

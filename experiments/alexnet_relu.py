@@ -124,7 +124,7 @@ def main() -> None:
 def compare(arms: dict[str, list[Figures]], epochs: int) -> dict[str, dict[str, float]]:
     """The published figure, if every ReLU net gives one, and the epochs behind it."""
     relu = [seed["epochs"] for seed in arms["relu"]]
-    tanh = [seed["epochs"] or epochs for seed in arms["tanh"]]
+    tanh = [seed["epochs"] or float(epochs) for seed in arms["tanh"]]
     if None in relu:
         return {}
     ratios = [t / r for t, r in zip(tanh, relu, strict=True)]

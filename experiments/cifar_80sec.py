@@ -39,7 +39,7 @@ def main() -> None:
             FIGURE: history[-1].test_error,
             "training error, %": history[-1].train_error,
             "seconds": sum(epoch.seconds for epoch in history),
-            "curve": [(epoch.epoch, epoch.test_error) for epoch in history],
+            "curve": [(float(epoch.epoch), epoch.test_error) for epoch in history],
         }
         for seed, history in enumerate(histories)
     ]

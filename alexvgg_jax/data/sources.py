@@ -47,7 +47,7 @@ def open_source(data: Data, split: Split) -> Source:
     """
     if data.name == "digits":
         source = _digits(split, data.size)
-    elif os.sep in data.name or Path(data.name).is_dir():
+    elif os.sep in data.name or (data.name and Path(data.name).is_dir()):
         source = _folder(Path(data.name), split, data.size)
     else:
         source = _tfds(data.name, split, data.size)
@@ -82,22 +82,22 @@ def _folder(root: Path, split: Split, size: int) -> Source:
     of which every tenth image is for testing."""
     if not root.is_dir():
         raise InputError(f"--data {root}: no such folder")
-    parts = ["train"] if split == "train" else ["test", "val"]
     has_parts = (root / "train").is_dir()
-    top = next((root / p for p in parts if (root / p).is_dir()), None)
-    if has_parts and top is None:
-        raise InputError(f"--data {root}: has train/ but neither test/ nor val/")
-    classes = sorted(p.name for p in (top or root).iterdir() if p.is_dir())
+    classes = _sub_folders(root / "train" if has_parts else root)
+    top = _part(root, split) if has_parts else root
+    if strangers := set(_sub_folders(top)) - set(classes):
+        raise InputError(f"{top / min(strangers)}: no such class in {root / 'train'}")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = sorted(
-            (top or root) / name / f for f in os.listdir((top or root) / name)
+            path
+            for path in (top / name).glob("*")
+            if path.suffix.lower() in IMAGE_SUFFIXES
         )
-        found = [f for f in found if f.suffix.lower() in IMAGE_SUFFIXES]
         if not has_parts:
-            tenth = slice(9, None, 10)
-            found = found[tenth] if split == "test" else _without(found, tenth)
+            testing = split == "test"
+            found = [f for i, f in enumerate(found) if (i % 10 == 9) == testing]
         files += found
         labels += [label] * len(found)
     if not files:
@@ -112,9 +112,19 @@ def _folder(root: Path, split: Split, size: int) -> Source:
     return Source(f"folder {root.name}", len(files), tuple(classes), fetch)
 
 
-def _without(items: list[Path], part: slice) -> list[Path]:
-    left_out = set(items[part])
-    return [item for item in items if item not in left_out]
+def _sub_folders(folder: Path) -> list[str]:
+    hidden = "."
+    return sorted(
+        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(hidden)
+    )
+
+
+def _part(root: Path, split: Split) -> Path:
+    names = ("train",) if split == "train" else ("test", "val")
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise InputError(f"--data {root}: has train/ but neither test/ nor val/")
 
 
 def _tfds(name: str, split: Split, size: int) -> Source:
@@ -164,21 +174,31 @@ def _tfds_builder(name: str) -> Any:
 
     logging.set_verbosity(logging.ERROR)  # it warns about every version it tries
     try:
-        builder = tfds.builder(name, file_format="array_record")
+        builder = tfds.builder(name)
     except tfds.core.DatasetNotFoundError:
-        close = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+        known = tfds.list_builders(with_community_datasets=False)  # others need a net
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
         raise InputError(f"--data {name}: {hint}") from None
+    except (ValueError, AssertionError) as error:  # no name, or no such version
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--data {name}: not a TFDS name: {reason}") from None
+    array_record = tfds.core.FileFormat.ARRAY_RECORD
     if builder.is_prepared():
+        if builder.info.file_format != array_record:
+            raise InputError(
+                f"--data {name}: {builder.data_path} is not in array_record form; "
+                "prepare it with download_and_prepare(file_format='array_record')"
+            )
         return builder
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
-            f"--data {name}: not prepared in {builder.data_path.parent.parent}; set "
-            "TFDS_DATA_DIR to the folder that holds it, use --data digits, or "
+            f"--data {name}: not prepared in {builder.data_dir}; set TFDS_DATA_DIR to "
+            "the folder that holds it, use --data digits, or "
             "pip install -e '.[tfds]' to let TFDS download it"
         )
-    builder.download_and_prepare()
-    return builder
+    builder.download_and_prepare(file_format=array_record)
+    return tfds.builder(name)
 
 
 def _decode_all(
@@ -198,9 +218,8 @@ def _decode_all(
 
 def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
     """One JPEG or PNG as RGB, fitted to size x size. InputError names a corrupt one."""
-    truncated_jpeg = encoded[:2] == b"\xff\xd8" and b"\xff\xd9" not in encoded[-1024:]
     image = None
-    if encoded and not truncated_jpeg:
+    if encoded:  # of nothing, OpenCV raises an error of its own
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise InputError(f"{name}: not a whole image that can be decoded")

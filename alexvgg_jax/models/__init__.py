@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import itertools
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -124,16 +124,26 @@ def build(name: str, **switches: Any) -> Model:
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}{_closest(name, MODELS)}")
     row = MODELS[name]
-    known = {field.name: field.type for field in dataclasses.fields(row)}
-    for switch in switches:
-        if switch not in known:
-            raise InputError(
-                f"{name}: unknown switch {switch!r}{_closest(switch, known)}"
-            )
+    hints = get_type_hints(type(row))
+    for switch, value in switches.items():
+        if switch not in hints:
+            hint = _closest(switch, hints)
+            raise InputError(f"{name}: unknown switch {switch!r}{hint}")
+        _check(f"{name}: {switch} {value!r}", value, hints[switch])
     row = dataclasses.replace(row, **switches)
     model = Model(name, row.layers(), row.image_size)
     model.shapes()
     return model
+
+
+def _check(what: str, value: Any, hint: Any) -> None:
+    if choices := get_args(hint):  # of a Literal
+        if value not in choices:
+            raise InputError(f"{what}: choose from {', '.join(choices)}")
+    elif hint is int and (not isinstance(value, int) or value < 1):
+        raise InputError(f"{what}: a whole number from 1 up")
+    elif hint is float and not isinstance(value, int | float):
+        raise InputError(f"{what}: a number")
 
 
 def _closest(name: str, known: dict[str, Any]) -> str:

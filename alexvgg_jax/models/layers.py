@@ -11,7 +11,7 @@ bottom border. So a 224 image gives AlexNet's conv1 55 windows, as a 227 image d
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ Shape = tuple[int, ...]  # one image's activations: (height, width, maps) or (un
 Init = float | Literal["glorot"]  # deviation of N(0, std^2), or Glorot's uniform
 
 
+@runtime_checkable
 class Layer(Protocol):
     @property
     def name(self) -> str: ...
@@ -141,14 +142,7 @@ ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
 def activation(function: str, suffix: str) -> Activation:
-    """The row named `function + suffix`, such as relu1.
-
-    Raises InputError for a function that neither paper uses.
-    """
-    if function not in ACTIVATIONS:
-        raise InputError(
-            f"activation {function!r}: choose from {', '.join(ACTIVATIONS)}"
-        )
+    """The row named `function + suffix`, such as relu1."""
     return Activation(function + suffix, ACTIVATIONS[function])
 
 
@@ -249,6 +243,10 @@ class Dropout:
     rate: float = 0.5
     inverted: bool = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise InputError(f"{self.name}: dropout {self.rate}: from 0 to below 1")
+
     def output(self, shape: Shape) -> Shape:
         return shape
 
@@ -258,6 +256,8 @@ class Dropout:
         keep = 1 - self.rate
         if not train:
             return x if self.inverted else x * keep
+        if self.rate == 0:
+            return x
         if key is None:
             raise InputError(f"{self.name}: training needs apply(..., key=)")
         kept = jnp.where(jax.random.bernoulli(key, keep, x.shape), x, 0.0)

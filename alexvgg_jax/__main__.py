@@ -1,0 +1,78 @@
+"""AlexNet and VGG on the command line: train, eval, summary."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from alexvgg_jax import loop
+from alexvgg_jax.config import RECIPES, Run
+from alexvgg_jax.errors import one_line, short_usage
+from alexvgg_jax.models import build, summary
+
+Recipe = Annotated[
+    tyro.extras.subcommand_type_from_defaults(RECIPES), tyro.conf.arg(name="")
+]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network: train RECIPE, whose options change it."""
+
+    recipe: Recipe
+    out: Path | None = None  # folder of the run (default: runs/MODEL-DATA)
+    resume: bool = False  # go on from the newest checkpoint in that folder
+
+    def __call__(self) -> None:
+        run: Run = self.recipe
+        name = f"{run.model.name}-{Path(run.data.name).name}"
+        folder = self.out or Path("runs") / name
+        loop.train(run, folder, resume=self.resume)
+        print(f"checkpoints and metrics are in {folder}")
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Test the newest checkpoint of a run: eval FOLDER."""
+
+    folder: tyro.conf.Positional[Path]  # that `train` wrote
+    data: str = ""  # another data set than the one it was trained on
+
+    def __call__(self) -> None:
+        errors = loop.evaluate_run(self.folder, self.data)
+        print(
+            f"test loss {errors.loss:.4f}  "
+            f"top-1 error {errors.top1:.2f}%  top-5 error {errors.top5:.2f}%"
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Print what a network costs, layer by layer: summary MODEL."""
+
+    model: tyro.conf.Positional[str]  # such as vgg-d; a wrong name prints all names
+    classes: int = 0  # 0 for the paper's
+    image_size: int = 0  # height and width in pixels, 0 for the paper's
+
+    def __call__(self) -> None:
+        given = {"classes": self.classes, "image_size": self.image_size}
+        net = build(self.model, **{name: n for name, n in given.items() if n})
+        Console().print(summary.table(net))
+
+
+def main() -> None:
+    with short_usage():
+        command = tyro.extras.subcommand_cli_from_dict(
+            {"train": Train, "eval": Eval, "summary": Summary},
+            prog="python -m alexvgg_jax",
+            description=__doc__,
+            config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
+        )
+    command()
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alexvgg_jax.data.batches import eval_batches, first_step, prefetch, train_batch
+from alexvgg_jax.data.sources import Source
+
+few = settings(max_examples=25, deadline=None, derandomize=True)
+counts = st.integers(1, 40)
+batches = st.integers(1, 50)
+hosts = st.integers(1, 4)
+seeds = st.integers(0, 2**31)
+
+
+def numbered(count: int) -> Source:
+    """Every image's label is its number, and its pixels are too."""
+
+    def fetch(numbers):
+        images = numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)
+        return images, numbers.astype(np.int32)
+
+    return Source("numbers", count, ("one",), fetch)
+
+
+def numbers(source, batch, seed, steps, host=0, of=1) -> np.ndarray:
+    made = [train_batch(source, batch, seed, step, host, of) for step in steps]
+    for one in made:
+        assert one.mask.all()
+        np.testing.assert_array_equal(one.images[:, 0, 0, 0], one.labels)
+    return np.concatenate([one.labels for one in made])
+
+
+@few
+@given(counts, batches, seeds)
+def test_an_epoch_has_every_image_once(count, batch, seed):
+    steps = range(first_step(3, count, batch))
+    seen = numbers(numbered(count), batch, seed, steps)
+    for epoch in range(3):
+        part = seen[epoch * count : (epoch + 1) * count]
+        assert sorted(part.tolist()) == list(range(count))
+
+
+@few
+@given(counts, batches, seeds, st.integers(0, 20))
+def test_a_batch_depends_on_its_seed_and_step_alone(count, batch, seed, step):
+    source = numbered(count)
+    alone = numbers(source, batch, seed, [step])
+    after = numbers(source, batch, seed, range(step + 1))
+    numbers(source, batch, seed + 1, [step])
+    np.testing.assert_array_equal(alone, after[-batch:])
+    np.testing.assert_array_equal(alone, numbers(source, batch, seed, [step]))
+
+
+@few
+@given(counts, batches, seeds)
+def test_the_order_does_not_depend_on_the_batch(count, batch, seed):
+    source = numbered(count)
+    double = numbers(source, 2 * batch, seed, range(2))
+    np.testing.assert_array_equal(double, numbers(source, batch, seed, range(4)))
+
+
+@few
+@given(counts, st.integers(1, 10), hosts, seeds, st.integers(0, 20))
+def test_hosts_share_the_batch_of_one(count, rows, of, seed, step):
+    source, batch = numbered(count), rows * of
+    shares = [numbers(source, batch, seed, [step], host, of) for host in range(of)]
+    assert {len(share) for share in shares} == {rows}
+    np.testing.assert_array_equal(
+        np.concatenate(shares), numbers(source, batch, seed, [step])
+    )
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [
+        tuple(numbers(numbered(40), 40, seed, [epoch]).tolist())
+        for seed in range(3)
+        for epoch in range(3)
+    ]
+    assert len(set(orders)) == 9
+    assert tuple(range(40)) not in orders
+
+
+@few
+@given(st.integers(0, 100), counts, batches)
+def test_first_step_is_the_first_that_completes_the_epochs(epoch, count, batch):
+    step = first_step(epoch, count, batch)
+    assert step * batch >= epoch * count
+    assert step == 0 or (step - 1) * batch < epoch * count
+
+
+@few
+@given(counts, st.integers(1, 10), hosts)
+def test_evaluation_counts_every_image_once(count, rows, of):
+    source, batch = numbered(count), rows * of
+    shares = [list(eval_batches(source, batch, host, of)) for host in range(of)]
+    # Every host makes as many batches, all of one shape: they compute together.
+    assert {len(share) for share in shares} == {-(-count // batch)}
+    made = [one for share in shares for one in share]
+    assert {one.images.shape for one in made} == {(rows, 1, 1, 3)}
+    counted = np.concatenate([one.labels[one.mask] for one in made])
+    assert sorted(counted.tolist()) == list(range(count))
+
+
+def test_evaluation_fills_up_the_last_batch():
+    """5 images in a batch of 8, as two hosts see them."""
+    first, second = (next(eval_batches(numbered(5), 8, host, 2)) for host in (0, 1))
+    assert first.mask.tolist() == [True] * 4
+    assert second.mask.tolist() == [True, False, False, False]
+    assert first.labels.tolist() == [0, 1, 2, 3]
+    assert second.labels[0] == 4
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_prefetch_keeps_the_order(count, depth):
+    made = prefetch((lambda i=i: i for i in range(count)), depth)
+    assert list(made) == list(range(count))
+
+
+def test_prefetch_stays_a_few_ahead():
+    asked = []
+    made = prefetch((asked.append(i) or (lambda i=i: i) for i in range(20)), depth=2)
+    assert not asked
+    for i in range(5):
+        assert next(made) == i
+        assert len(asked) == i + 3
+    made.close()
+
+
+def test_prefetch_passes_an_exception_on_at_its_place():
+    def make(i: int) -> int:
+        if i == 3:
+            raise OSError("disk full")
+        return i
+
+    made = prefetch((lambda i=i: make(i)) for i in range(20))
+    assert [next(made) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="disk full"):
+        next(made)

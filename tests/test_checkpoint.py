@@ -1,0 +1,73 @@
+import contextlib
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexvgg_jax.checkpoint import Checkpoints
+from alexvgg_jax.errors import InputError
+
+
+def state(value: float, width: int = 4) -> dict[str, jax.Array]:
+    return {"step": jnp.int32(value), "kernel": jnp.full((3, width), value)}
+
+
+def opened(folder: Path):
+    return contextlib.closing(Checkpoints(folder))
+
+
+def restored(folder: Path, like=None):
+    with opened(folder) as checkpoints:
+        return checkpoints.restore(state(0.0) if like is None else like)
+
+
+def save(folder: Path, *steps: int) -> None:
+    with opened(folder) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, state(float(step)), {"step": step, "half": 0.1})
+
+
+def test_the_newest_state_comes_back_bit_for_bit(tmp_path):
+    save(tmp_path, 1, 2, 3)
+    found, progress = restored(tmp_path)
+    np.testing.assert_array_equal(found["kernel"], state(3.0)["kernel"])
+    assert progress == {"step": 3, "half": 0.1}
+    kept = sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit())
+    assert kept == ["2", "3"]
+
+
+def test_nothing_is_there_before_the_first_save(tmp_path):
+    assert restored(tmp_path) is None
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    save(tmp_path, 1, 2)
+    shutil.rmtree(tmp_path / "2" / "state" / "d")
+    (tmp_path / "2" / "state" / "manifest.ocdbt").write_bytes(b"")
+    _, progress = restored(tmp_path)
+    assert progress["step"] == 1
+
+
+def test_another_shape_is_one_line_that_names_the_folder(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(InputError) as error:
+        restored(tmp_path, state(0.0, width=5))
+    assert "kernel has shape (3, 4), where this net has (3, 5)" in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_no_readable_checkpoint_is_an_error(tmp_path):
+    save(tmp_path, 1)
+    shutil.rmtree(tmp_path / "1" / "state")
+    with pytest.raises(InputError, match="can be read"):
+        restored(tmp_path)
+
+
+def test_another_net_is_an_error_too(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(InputError):
+        restored(tmp_path, {"step": jnp.int32(0), "weights": jnp.zeros(3)})

@@ -1,0 +1,79 @@
+import sys
+
+import alexnet_relu
+import cifar_80sec
+import pytest
+from _arms import Options
+
+from alexvgg_jax import paper, report
+
+
+@pytest.fixture
+def command_line(monkeypatch, tmp_path):
+    """Run an experiment's main with options, and read what it wrote."""
+
+    def run(experiment, *arguments: str) -> report.Result:
+        script = f"experiments/{experiment.__name__}.py"
+        out = ("--out", str(tmp_path))
+        monkeypatch.setattr(sys, "argv", [script, *arguments, *out])
+        experiment.main()
+        return report.read(tmp_path / f"{experiment.__name__}.json")
+
+    return run
+
+
+def test_relu_against_tanh(command_line, monkeypatch, tmp_path, capsys):
+    """AlexNet §3.1: both arms run, and the files say what was measured."""
+    monkeypatch.setattr(alexnet_relu, "RATES", (0.003,))
+    result = command_line(alexnet_relu, "--seeds", "1", "--epochs", "1")
+    assert result.claim == "AlexNet §3.1"
+    assert result.published == dict(paper.claim("AlexNet §3.1").published)
+    assert result.seeds == [0]
+    assert {"relu", "tanh"} < set(result.arms)
+    assert result.arms["relu"][0]["curve"][0] == [0.0, 90.0]
+    assert result.command.startswith("python experiments/alexnet_relu.py --seeds 1")
+    assert (tmp_path / "alexnet_relu.png").exists()
+    assert "published" in capsys.readouterr().out
+    again = command_line(alexnet_relu, "--seeds", "1", "--epochs", "1", "--resume")
+    assert again.arms == result.arms
+    assert again.seconds == result.seconds  # nothing was trained twice
+
+
+def test_epochs_to_the_target_are_interpolated():
+    """AlexNet §3.1: the epochs until 25% training error."""
+    points = [(0.0, 90.0), (0.5, 50.0), (1.5, 30.0), (2.5, 20.0), (3.5, 30.0)]
+    assert alexnet_relu.epochs_to_target(points) == pytest.approx(2.0)
+    assert alexnet_relu.epochs_to_target(points[:3]) is None
+
+
+def test_the_verdict_follows_the_rule_of_the_docstring():
+    """AlexNet §3.1: several times faster, by more than two standard errors."""
+    verdict = alexnet_relu.verdict
+    assert verdict({"mean": 6.0, "deviation": 1.0}, 3) == "reproduced"
+    assert verdict({"mean": 2.5, "deviation": 1.0}, 3) == "undecided"
+    assert verdict({"mean": 1.0, "deviation": 0.1}, 3) == "not reproduced"
+    assert verdict({"mean": 6.0}, 1).startswith("undecided")
+    assert verdict(None, 3).startswith("undecided")
+
+
+def test_an_arm_that_never_reaches_the_target_is_a_lower_bound():
+    """AlexNet §3.1: tanh counts for all its epochs, a ReLU that fails for nothing."""
+    arms = {"relu": [{"epochs": 5.0}], "tanh": [{"epochs": None}]}
+    assert alexnet_relu.compare(arms, 30)[alexnet_relu.FIGURE] == {"mean": 6.0}
+    arms = {"relu": [{"epochs": None}], "tanh": [{"epochs": 5.0}]}
+    assert alexnet_relu.compare(arms, 30) == {}
+
+
+def test_the_80_second_net(command_line, tmp_path):
+    """cuda-convnet 80sec: the error stands beside the published 26%."""
+    result = command_line(cifar_80sec, "--seeds", "1", "--epochs", "1")
+    assert result.published == {"test error, %": 26.0}
+    assert 0 < result.ours["test error, %"]["mean"] < 95
+    assert result.ours["seconds of training"]["mean"] == pytest.approx(
+        result.seconds, abs=0.1
+    )
+    assert (tmp_path / "cifar_80sec.png").exists()
+
+
+def test_the_defaults_are_those_of_the_help():
+    assert Options().data == "digits"

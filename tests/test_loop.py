@@ -1,0 +1,132 @@
+import json
+import signal
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from alexvgg_jax import loop
+from alexvgg_jax.config import Augment, Data, Model, Optim, Run
+from alexvgg_jax.errors import Diverged, InputError, Stopped
+from alexvgg_jax.log import Log
+
+# The digits at 16 pixels, as 12 steps an epoch: about a second.
+RUN = Run(
+    data=Data("digits", size=16),
+    augment=Augment(crop=14, mirror=True, colour=0.1),
+    model=Model("cifar-80sec"),
+    optim=Optim(rate=0.002, drop_epochs=(2.0,)),
+    epochs=3,
+    devices=1,
+)
+
+
+def untimed(history: list[loop.Epoch]) -> list[loop.Epoch]:
+    return [epoch._replace(seconds=0.0) for epoch in history]
+
+
+def interrupt_at(step: int, number: int, monkeypatch) -> None:
+    """Send the program a signal once `step` steps are done."""
+    report = Log.step
+
+    def step_and_signal(self, done, *figures):
+        report(self, done, *figures)
+        if done == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Log, "step", step_and_signal)
+
+
+def lines(folder) -> list[dict]:
+    return [json.loads(s) for s in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> loop.Trained:
+    return loop.train(RUN, tmp_path_factory.mktemp("runs") / "straight")
+
+
+def same(left, right) -> bool:
+    equal = jax.tree.map(np.array_equal, left, right)
+    return all(jax.tree.leaves(equal))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    straight, tmp_path, monkeypatch, number
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_at(17, number, patch)  # in the middle of the second epoch
+        with pytest.raises(Stopped, match="--resume") as stopped:
+            loop.train(RUN, folder)
+    assert stopped.value.exit_code == 128 + number
+    resumed = loop.train(RUN, folder, resume=True)
+    assert same(resumed.params, straight.params)
+    assert untimed(resumed.history) == untimed(straight.history)
+
+
+def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp_path):
+    loop.train(replace(RUN, epochs=1), tmp_path / "run")
+    longer = loop.train(RUN, tmp_path / "run", resume=True)
+    assert same(longer.params, straight.params)
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_the_run_learns_and_its_rate_drops(straight):
+    errors = [epoch.train_error for epoch in straight.history]
+    assert errors[-1] < errors[0]
+    rates = [epoch.rate for epoch in straight.history]
+    assert rates == pytest.approx([0.002, 0.002, 0.0002])
+    assert straight.history[-1].step == -(-3 * 1437 // 128)
+
+
+def test_another_seed_gives_another_run(straight, tmp_path):
+    other = loop.train(replace(RUN, seed=1, epochs=1), tmp_path / "run")
+    assert other.history[0].train_loss != straight.history[0].train_loss
+
+
+def test_a_run_stops_once_its_training_error_is_reached(tmp_path):
+    history = loop.train(replace(RUN, until_error=86.0), tmp_path / "run").history
+    assert len(history) < 3
+    assert history[-1].train_error < 86.0
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
+    folder = tmp_path / "run"
+    good = loop.train(replace(RUN, epochs=1), folder)
+    bad = replace(RUN, optim=replace(RUN.optim, rate=1e30))
+    settings = json.loads((folder / "run.json").read_text())
+    settings["optim"]["rate"] = 1e30
+    (folder / "run.json").write_text(json.dumps(settings))
+    with pytest.raises(Diverged, match="last good checkpoint"):
+        loop.train(bad, folder, resume=True)
+    kept = loop.evaluate_run(folder)
+    assert kept.top1 == pytest.approx(good.history[-1].test_error)
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(straight, tmp_path):
+    folder = tmp_path / "run"
+    loop.train(replace(RUN, epochs=1), folder)
+    with pytest.raises(InputError, match="holds a run already"):
+        loop.train(RUN, folder)
+    with pytest.raises(InputError, match="batch is 128, not 64"):
+        loop.train(replace(RUN, batch=64), folder, resume=True)
+    with pytest.raises(InputError, match="no run to resume"):
+        loop.train(RUN, tmp_path / "other", resume=True)
+
+
+def test_a_run_that_cannot_be_writes_nothing(tmp_path):
+    for run, message in [
+        (replace(RUN, augment=Augment(crop=40)), "--augment.crop 40"),
+        (replace(RUN, epochs=0), "--epochs 0"),
+        (replace(RUN, batch=100, devices=8), "96 and 104"),
+        (replace(RUN, model=Model("cifar-80sec", {"activation": "elu"})), "'elu'"),
+        (replace(RUN, data=Data("no/such/folder")), "no/such/folder"),
+        (replace(RUN, optim=Optim(layer_decay={"fc9": 0.1})), "'fc9'"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            loop.train(run, tmp_path / "run")
+        assert not (tmp_path / "run").exists()

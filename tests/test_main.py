@@ -1,0 +1,51 @@
+import subprocess
+import sys
+
+import pytest
+
+from alexvgg_jax.models import MODELS
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "alexvgg_jax", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def one_line(*arguments: str) -> str:
+    """The single line that a wrong command prints."""
+    ended = run(*arguments)
+    assert ended.returncode != 0
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    return ended.stderr
+
+
+def test_summary_prints_the_net():
+    printed = run("summary", "vgg-d").stdout
+    assert "138,357,544" in printed
+    assert "15,470,264,320" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("summary", "vgg-f"), "unknown model 'vgg-f'; perhaps 'vgg-"),
+        (("summary", "resnet"), ", ".join(MODELS)),
+        (("summary", "vgg-d", "--image-size", "8"), "too small"),
+        (("summary", "vgg-d", "--clases", "3"), "perhaps --classes?"),
+        (("train", "digit"), "choose from digits, cifar-80sec"),
+        (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
+        (("eval", "nowhere"), "nowhere: no run.json"),
+    ],
+)
+def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message):
+    assert message in one_line(*arguments)
+
+
+def test_train_then_eval(tmp_path):
+    small = ("--data.size", "16", "--epochs", "1", "--devices", "1")
+    folder = str(tmp_path / "run")
+    trained = run("train", "digits", *small, "--out", folder)
+    assert trained.returncode == 0, trained.stderr
+    assert "epoch 1/1" in trained.stderr
+    assert "top-1 error" in run("eval", folder).stdout

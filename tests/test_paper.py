@@ -1,0 +1,132 @@
+import ast
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+from alexvgg_jax import paper
+from alexvgg_jax.config import RECIPES
+from alexvgg_jax.models.vgg import TABLE1
+
+ROOT = Path(__file__).parents[1]
+WITH_CODE = [row for row in paper.CLAIMS if row.code]
+WITH_EXPERIMENT = [row for row in paper.CLAIMS if row.experiment]
+
+
+def docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf8"))) or ""
+
+
+def test_one_row_a_tag():
+    tags = [row.tag for row in paper.CLAIMS]
+    assert sorted(set(tags)) == sorted(tags)
+    assert all(paper.claim(tag).tag == tag for tag in tags)
+
+
+@pytest.mark.parametrize("row", WITH_CODE, ids=lambda row: row.tag)
+def test_the_code_of_a_claim_opens_with_its_tag(row):
+    found = pkgutil.resolve_name(row.code)
+    first_line = (found.__doc__ or "").split("\n")[0]
+    assert row.tag in first_line
+
+
+@pytest.mark.parametrize("row", WITH_EXPERIMENT, ids=lambda row: row.tag)
+def test_the_experiment_of_a_claim_opens_with_its_tag(row):
+    assert docstring(ROOT / "experiments" / row.experiment).startswith(f"{row.tag}: ")
+
+
+def test_every_experiment_is_that_of_a_claim():
+    files = {f.name for f in (ROOT / "experiments").glob("[!_]*.py")}
+    assert files == {row.experiment for row in WITH_EXPERIMENT}
+
+
+def test_every_claim_with_code_has_a_test():
+    docstrings = [
+        ast.get_docstring(node) or ""
+        for file in (ROOT / "tests").glob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    # A tag can be the beginning of another: "cuda-convnet 19pct translations".
+    tags = [row.tag for row in paper.CLAIMS]
+    longest_first = "|".join(map(re.escape, sorted(tags, key=len, reverse=True)))
+    named = {t for text in docstrings for t in re.findall(longest_first, text)}
+    missing = [row.tag for row in WITH_CODE if row.tag not in named]
+    assert not missing, f"no test's docstring names {', '.join(missing)}"
+
+
+def test_an_unknown_tag_names_the_closest():
+    tag = "AlexNet \N{SECTION SIGN}3.3"
+    with pytest.raises(ValueError, match=re.escape(tag)):
+        paper.claim("AlexNet 3.3")
+
+
+def test_published_errors_are_percentages():
+    for row in paper.CLAIMS:
+        for name, figure in row.published.items():
+            if re.search(r"top-[15]( val| test)?$", name):
+                assert 0 < figure < 100, (row.tag, name)
+                top1 = name.replace("top-5", "top-1")
+                assert figure <= row.published.get(top1, 100), (row.tag, name)
+
+
+def test_crops_and_mirrors_make_the_published_number_of_images():
+    """AlexNet §4.1 crops: (256 - 224)^2 places and their mirror images are 2048."""
+    recipe = RECIPES["alexnet-paper"]
+    assert recipe.augment.mirror
+    places = (recipe.data.size - recipe.augment.crop) ** 2
+    published = paper.claim("AlexNet §4.1 crops").published
+    assert 2 * places == published["training set, times"]
+
+
+def test_the_recipe_has_the_papers_hyper_parameters():
+    """AlexNet §5 decay, AlexNet §5 schedule: the figures of section 5."""
+    recipe = RECIPES["alexnet-paper"]
+    decay = paper.claim("AlexNet §5 decay").published
+    assert recipe.batch == decay["batch"]
+    assert recipe.optim.momentum == decay["momentum"]
+    assert recipe.optim.weight_decay == decay["weight decay"]
+    schedule = paper.claim("AlexNet §5 schedule").published
+    assert recipe.optim.rate == schedule["first learning rate"]
+    assert recipe.optim.drops == schedule["divisions by 10"]
+    assert recipe.epochs == schedule["epochs, about"]
+
+
+def test_vgg_recipes_have_the_papers_hyper_parameters():
+    """VGG §3.1: batch, momentum, decay, rate and length of training."""
+    published = paper.claim("VGG §3.1").published
+    for name in ("vgg-a", "vgg-d"):
+        recipe = RECIPES[name]
+        assert recipe.batch == published["batch"]
+        assert recipe.optim.momentum == published["momentum"]
+        assert recipe.optim.weight_decay == published["weight decay"]
+        assert recipe.optim.rate == published["first learning rate"]
+        assert recipe.optim.drops == published["divisions by 10"]
+        assert recipe.epochs == published["epochs"]
+
+
+@pytest.mark.parametrize("column", TABLE1)
+def test_columns_have_the_published_depth(column):
+    """VGG Table 1: weight layers, the three fully-connected ones included."""
+    published = paper.claim("VGG Table 1").published
+    convolutions = sum(len(block) for block in TABLE1[column])
+    assert convolutions + 3 == published[f"{column}, weight layers"]
+
+
+def test_exact_counts_round_to_the_published_millions():
+    """VGG Table 2: parameters in millions; AlexNet §3.5: 60 million."""
+    for net, millions in paper.VGG_PARAMETERS_MILLIONS.items():
+        assert round(paper.PARAMETERS[f"vgg-{net.lower()}"] / 1e6) == millions
+    published = paper.claim("AlexNet §3.5").published
+    millions = paper.PARAMETERS["alexnet-paper"] / 1e6
+    assert abs(millions - published["parameters"] / 1e6) < 1
+
+
+def test_neurons_are_the_published_number():
+    """AlexNet §3.5: 650,000 neurons need the 55 x 55 x 96 that conv1 really has."""
+    height, width, maps = paper.ALEXNET_SHAPES["conv1"]
+    neurons = sum(paper.ALEXNET_NEURONS.values())
+    neurons += height * width * maps - paper.ALEXNET_NEURONS["conv1"]
+    published = paper.claim("AlexNet §3.5").published["neurons"]
+    assert abs(neurons - published) < 10_000

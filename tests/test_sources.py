@@ -1,0 +1,393 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core import constants
+from tensorflow_datasets.proto import tf_example_pb2
+
+from alexvgg_jax.config import Data
+from alexvgg_jax.data.sources import open_source
+from alexvgg_jax.errors import InputError
+
+RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    """Sources are kept from call to call; the tests change what lies behind a name."""
+    open_source.cache_clear()
+
+
+def everything(source):
+    return source.fetch(np.arange(source.count))
+
+
+def encoded(rgb: np.ndarray, suffix: str = ".png") -> bytes:
+    rgb = rgb[..., ::-1] if rgb.ndim == 3 else rgb
+    return cv2.imencode(suffix, rgb)[1].tobytes()
+
+
+def plain(colour, height: int = 8, width: int = 8) -> np.ndarray:
+    return np.broadcast_to(colour, (height, width, 3)).astype(np.uint8)
+
+
+def save(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def error(name: str | Path, split: str = "train") -> str:
+    with pytest.raises(InputError) as caught:
+        open_source(Data(str(name), size=8), split)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Digits.
+
+
+def test_digits():
+    train = open_source(Data("digits"), "train")
+    test = open_source(Data("digits"), "test")
+    assert (train.count, test.count) == (1437, 360)
+    assert train.classes == test.classes == tuple("0123456789")
+    for source in (train, test):
+        images, labels = everything(source)
+        assert images.shape == (source.count, 32, 32, 3)
+        assert images.dtype == np.uint8
+        assert (images == images[..., :1]).all()
+        assert set(labels.tolist()) == set(range(10))
+    assert everything(train)[0].min() == 0
+    assert everything(train)[0].max() == 255
+
+
+def test_digits_in_their_own_size_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    greys, labels = load_digits(return_X_y=True)
+    parts = [everything(open_source(Data("digits", 8), s)) for s in ("train", "test")]
+    images = np.concatenate([part[0] for part in parts])
+    np.testing.assert_array_equal(
+        images[..., 0].reshape(-1, 64), np.floor(greys * 255 / 16)
+    )
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), labels)
+
+
+@pytest.mark.parametrize("size", [1, 8, 24])
+def test_digits_in_any_size(size):
+    images, _ = everything(open_source(Data("digits", size), "test"))
+    assert images.shape == (360, size, size, 3)
+
+
+# Folders of images.
+
+
+def test_folder_with_train_and_test(tmp_path):
+    for part, counts in {"train": (3, 2), "test": (1, 2)}.items():
+        for name, colour, count in zip(
+            ("zebra", "ant"), (RED, GREEN), counts, strict=True
+        ):
+            for i in range(count):
+                save(tmp_path / part / name / f"{i}.png", encoded(plain(colour)))
+    save(tmp_path / "train" / "ant" / "notes.txt", b"not an image, and not read")
+    for split, counts in {"train": (2, 3), "test": (2, 1)}.items():
+        source = open_source(Data(str(tmp_path), size=8), split)
+        assert source.classes == ("ant", "zebra")
+        images, labels = everything(source)
+        assert labels.tolist() == [0] * counts[0] + [1] * counts[1]
+        for image, label in zip(images, labels, strict=True):
+            np.testing.assert_array_equal(image, plain((GREEN, RED)[label]))
+
+
+def test_folder_with_val(tmp_path):
+    save(tmp_path / "train" / "a" / "1.png", encoded(plain(RED)))
+    save(tmp_path / "val" / "a" / "1.png", encoded(plain(BLUE)))
+    images, _ = everything(open_source(Data(str(tmp_path), size=8), "test"))
+    np.testing.assert_array_equal(images, plain(BLUE)[None])
+
+
+def test_folder_without_parts_tests_every_tenth(tmp_path):
+    for name, count in {"a": 25, "b": 10}.items():
+        for i in range(count):
+            save(tmp_path / name / f"{i:02}.png", encoded(plain(i)))
+    seen = {}
+    for split in ("train", "test"):
+        images, labels = everything(open_source(Data(str(tmp_path), size=8), split))
+        greys = images[:, 0, 0, 0].tolist()
+        seen[split] = list(zip(labels.tolist(), greys, strict=True))
+    assert seen["test"] == [(0, 9), (0, 19), (1, 9)]
+    whole = {(0, i) for i in range(25)} | {(1, i) for i in range(10)}
+    assert len(seen["train"]) == 32
+    assert set(seen["train"]) == whole - set(seen["test"])
+
+
+def test_grey_and_transparent_images_become_rgb(tmp_path):
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    rgba = np.dstack([plain(BLUE)[..., ::-1], np.full((8, 8), 255, np.uint8)])
+    save(tmp_path / "train" / "a" / "1.png", encoded(grey))
+    save(tmp_path / "train" / "a" / "2.png", cv2.imencode(".png", rgba)[1].tobytes())
+    images, _ = everything(open_source(Data(str(tmp_path), size=8), "train"))
+    np.testing.assert_array_equal(images[0], np.repeat(grey[..., None], 3, axis=2))
+    np.testing.assert_array_equal(images[1], plain(BLUE))
+
+
+def test_jpeg_is_read_as_rgb(tmp_path):
+    save(tmp_path / "train" / "a" / "1.JPG", encoded(plain(RED), ".jpg"))
+    images, _ = everything(open_source(Data(str(tmp_path), size=8), "train"))
+    assert np.abs(images[0].astype(int) - plain(RED)).max() <= 3
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("upright", [False, True])
+def test_photos_are_scaled_to_their_short_side_and_cut(tmp_path, scale, upright):
+    """AlexNet §2: the short side becomes the size, the centre square is kept."""
+    photo = plain(RED, 12 * scale, 20 * scale).copy()
+    photo[:, 4 * scale : 16 * scale] = GREEN
+    photo[: 6 * scale, 4 * scale : 16 * scale] = BLUE
+    expected = plain(GREEN, 12, 12).copy()
+    expected[:6] = BLUE
+    if upright:
+        photo, expected = photo.transpose(1, 0, 2), expected.transpose(1, 0, 2)
+    save(tmp_path / "train" / "a" / "1.png", encoded(photo))
+    images, _ = everything(open_source(Data(str(tmp_path), size=12), "train"))
+    np.testing.assert_array_equal(images[0], expected)
+
+
+@pytest.mark.parametrize("height, width", [(5, 7), (33, 9), (8, 8), (1, 50)])
+def test_photos_of_any_shape_get_one_size(tmp_path, height, width):
+    save(tmp_path / "train" / "a" / "1.png", encoded(plain(BLUE, height, width)))
+    images, _ = everything(open_source(Data(str(tmp_path), size=8), "train"))
+    np.testing.assert_array_equal(images[0], plain(BLUE))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda b: b[:-50],
+        lambda b: b[: len(b) // 2],
+        lambda b: b"no image",
+        lambda b: b"",
+    ],
+    ids=["truncated", "halved", "corrupt", "empty"],
+)
+def test_a_spoilt_image_is_named(tmp_path, suffix, spoil):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    good = encoded(noise, suffix)
+    save(tmp_path / "train" / "a" / f"1{suffix}", good)
+    save(tmp_path / "train" / "a" / f"2{suffix}", spoil(good))
+    assert str(tmp_path / "train" / "a" / f"2{suffix}") in error(tmp_path)
+
+
+def test_folders_without_images(tmp_path):
+    assert str(tmp_path) in error(tmp_path)  # empty
+    assert "no such folder" in error(tmp_path / "missing")
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    assert str(tmp_path) in error(tmp_path)  # a class without images
+    save(tmp_path / "train" / "a" / "1.png", encoded(plain(RED)))
+    assert "neither test/ nor val/" in error(tmp_path, "test")
+
+
+# TensorFlow data sets in array_record form.
+
+TRAIN, TEST = 20, 10
+INFO = {
+    "name": "cifar10",
+    "version": "3.0.2",
+    "fileFormat": "array_record",
+    "moduleName": "tensorflow_datasets.image_classification.cifar",
+}
+TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+FEATURE = "tensorflow_datasets.core.features"
+SHAPE = {"dimensions": ["32", "32", "3"]}
+FEATURES = {
+    "pythonClassName": f"{FEATURE}.features_dict.FeaturesDict",
+    "featuresDict": {
+        "features": {
+            "id": {"pythonClassName": f"{FEATURE}.text_feature.Text", "text": {}},
+            "image": {
+                "pythonClassName": f"{FEATURE}.image_feature.Image",
+                "image": {"dtype": "uint8", "shape": SHAPE},
+            },
+            "label": {
+                "pythonClassName": f"{FEATURE}.class_label_feature.ClassLabel",
+                "classLabel": {"numClasses": "10"},
+            },
+        }
+    },
+}
+CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+
+
+def pixels(split: str) -> tuple[np.ndarray, np.ndarray]:
+    count = TRAIN if split == "train" else TEST
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    return images, rng.integers(0, 10, count)
+
+
+def write_set(
+    folder: Path, splits=("train", "test"), suffix=".png", spoil=None
+) -> None:
+    """A set as TFDS prepares it; number `spoil` of each split is cut short."""
+    folder.mkdir(parents=True)
+    infos = []
+    for split in splits:
+        images, labels = pixels(split)
+        records = []
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            content = encoded(image, suffix)
+            example = tf_example_pb2.Example()
+            feature = example.features.feature
+            feature["id"].bytes_list.value.append(f"{split}_{i}".encode())
+            feature["image"].bytes_list.value.append(
+                content[: len(content) // 2] if i == spoil else content
+            )
+            feature["label"].int64_list.value.append(int(label))
+            records.append(example.SerializeToString())
+        file = folder / f"{INFO['name']}-{split}.array_record-00000-of-00001"
+        writer = ArrayRecordWriter(str(file), "group_size:1")
+        for record in records:
+            writer.write(record)
+        writer.close()
+        infos.append(
+            {
+                "name": split,
+                "numBytes": str(sum(map(len, records))),
+                "shardLengths": [str(len(records))],
+                "filepathTemplate": TEMPLATE,
+            }
+        )
+    (folder / "dataset_info.json").write_text(json.dumps(INFO | {"splits": infos}))
+    (folder / "features.json").write_text(json.dumps(FEATURES))
+    (folder / "label.labels.txt").write_text("\n".join(CLASSES) + "\n")
+
+
+@pytest.fixture
+def data_dir(tmp_path, monkeypatch) -> Path:
+    """An empty TFDS_DATA_DIR. TFDS has read the variable when it was imported."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(constants, "DATA_DIR", constants.get_default_data_dir())
+    return tmp_path
+
+
+def pretend_tensorflow(monkeypatch, there: bool) -> None:
+    real = importlib.util.find_spec
+
+    def find_spec(name, package=None):
+        if name != "tensorflow":
+            return real(name, package)
+        return importlib.util.spec_from_loader(name, None) if there else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_prepared_set_is_read_as_written(data_dir, split):
+    write_set(data_dir / "cifar10" / "3.0.2")
+    source = open_source(Data("cifar10"), split)
+    images, labels = pixels(split)
+    assert source.count == len(images)
+    assert source.classes == CLASSES
+    assert "cifar10/3.0.2" in source.about
+    assert "PNG" in source.about
+    read = everything(source)
+    np.testing.assert_array_equal(read[0], images)
+    np.testing.assert_array_equal(read[1], labels)
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_prepared_set_is_read_in_any_order(data_dir, monkeypatch, in_memory):
+    write_set(data_dir / "cifar10" / "3.0.2")
+    if not in_memory:
+        monkeypatch.setattr("alexvgg_jax.data.sources.IN_MEMORY_BYTES", 0)
+    source = open_source(Data("cifar10"), "train")
+    images, labels = pixels("train")
+    for numbers in ([19, 0, 7], [7, 7], [3], []):
+        read = source.fetch(np.array(numbers, int))
+        np.testing.assert_array_equal(read[0], images[numbers])
+        np.testing.assert_array_equal(read[1], labels[numbers])
+
+
+def test_a_copy_as_jpeg_says_so(data_dir):
+    write_set(data_dir / "cifar10" / "3.0.2", suffix=".jpg")
+    assert "JPEG" in open_source(Data("cifar10"), "test").about
+
+
+def test_a_validation_split_stands_in_for_test(data_dir):
+    write_set(data_dir / "cifar10" / "3.0.2", splits=("train", "validation"))
+    assert open_source(Data("cifar10"), "test").count == TEST
+
+
+def test_a_set_without_test_split(data_dir):
+    write_set(data_dir / "cifar10" / "3.0.2", splits=("train",))
+    assert "no test split, only train" in error("cifar10", "test")
+
+
+def test_a_spoilt_record_is_named(data_dir):
+    write_set(data_dir / "cifar10" / "3.0.2", suffix=".jpg", spoil=4)
+    assert "cifar10[4]" in error("cifar10")
+
+
+def test_the_variable_is_enough_and_tensorflow_is_not_needed(tmp_path):
+    write_set(tmp_path / "cifar10" / "3.0.2")
+    code = (
+        "import sys; from alexvgg_jax.config import Data; "
+        "from alexvgg_jax.data.sources import open_source; "
+        "print(open_source(Data('cifar10'), 'train').count); "
+        "assert 'tensorflow' not in sys.modules"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TFDS_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.split() == [str(TRAIN)]
+
+
+def test_a_missing_set_says_what_to_do(data_dir, monkeypatch):
+    pretend_tensorflow(monkeypatch, there=False)
+    message = error("cifar10")
+    for hint in ("cifar10", str(data_dir), "TFDS_DATA_DIR", "--data digits", "[tfds]"):
+        assert hint in message
+
+
+def test_a_missing_set_is_prepared_if_tensorflow_is_there(data_dir, monkeypatch):
+    pretend_tensorflow(monkeypatch, there=True)
+
+    def prepare(builder, file_format):
+        assert file_format == tfds.core.FileFormat.ARRAY_RECORD
+        write_set(Path(builder.data_path))
+
+    monkeypatch.setattr(
+        tfds.core.GeneratorBasedBuilder, "download_and_prepare", prepare
+    )
+    assert open_source(Data("cifar10"), "train").count == TRAIN
+
+
+def test_a_prepared_set_is_not_prepared_again(data_dir, monkeypatch):
+    pretend_tensorflow(monkeypatch, there=True)
+    monkeypatch.delattr(tfds.core.DatasetBuilder, "download_and_prepare")
+    write_set(data_dir / "cifar10" / "3.0.2")
+    assert open_source(Data("cifar10"), "train").count == TRAIN
+
+
+@pytest.mark.parametrize("typo, meant", [("cifra10", "cifar10"), ("mnits", "mnist")])
+def test_a_mistyped_name_gets_the_closest(data_dir, typo, meant):
+    message = error(typo)
+    assert typo in message
+    assert meant in message
+
+
+def test_a_name_like_no_other(data_dir):
+    assert "not a folder, and not in TFDS" in error("qqqqqqqqqq")

@@ -1,0 +1,95 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexvgg_jax.augment import Statistics
+from alexvgg_jax.config import Augment, Optim
+from alexvgg_jax.data.batches import Batch
+from alexvgg_jax.evaluate import evaluate
+from alexvgg_jax.mesh import make_mesh, place
+from alexvgg_jax.models import Model
+from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
+from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.step import CPU_OPTIONS, compile_steps, compiler_options
+
+NET = Model(
+    "tiny",
+    (
+        Conv("conv1", 8, 3, pad=1, groups=1, init=0.01),
+        activation("relu", "1"),
+        LRN("norm1", groups=2),
+        Pool("pool1"),
+        Conv("conv2", 8, 3, pad=1, groups=2, init=0.1),
+        activation("relu", "2"),
+        Dropout("drop2"),
+        Dense("fc3", 10, init=0.1),
+    ),
+    image_size=12,
+)
+AUGMENT = Augment(crop=12, mirror=True, colour=0.1)
+STATS = Statistics(jnp.full((16, 16, 3), 120.0), 30 * jnp.eye(3))
+
+
+def random_batch(seed: int, rows: int = 16) -> Batch:
+    random = np.random.default_rng(seed)
+    return Batch(
+        random.integers(0, 256, (rows, 16, 16, 3), np.uint8),
+        random.integers(0, 10, rows, np.int32),
+        np.ones(rows, bool),
+    )
+
+
+def losses(devices: int, steps: int) -> list[float]:
+    mesh = make_mesh(devices)
+    compiled = compile_steps(NET, original_sgd(Optim(rate=0.001)), AUGMENT, mesh)
+    state, key = compiled.init(jax.random.key(0)), jax.random.key(1)
+    found = []
+    for step in range(steps):
+        batch = place(random_batch(step % 3), mesh)
+        state, metrics = compiled.train(state, batch, STATS, jnp.float32(0.001), key)
+        found.append(float(metrics.loss) / float(metrics.count))
+    assert int(state.step) == steps
+    return found
+
+
+def test_eight_devices_give_the_loss_curve_of_one():
+    one, eight = losses(1, 20), losses(8, 20)
+    np.testing.assert_allclose(eight, one, rtol=1e-5)
+    assert one[-1] < one[0]
+
+
+def test_every_image_counts_once_whatever_the_padding_holds():
+    mesh = make_mesh(2)
+    compiled = compile_steps(NET, original_sgd(Optim()), Augment(crop=12), mesh)
+    params = compiled.init(jax.random.key(0)).params
+    whole = random_batch(0, 16)
+    part = Batch(*(rows[:10] for rows in whole))
+    junk = Batch(whole.images[10:], whole.labels[10:], np.zeros(6, bool))
+    padded = Batch(*(np.concatenate(rows) for rows in zip(part, junk, strict=True)))
+
+    def step(batch: Batch):
+        return compiled.eval(params, place(batch, mesh), STATS)
+
+    assert evaluate(step, [part]) == pytest.approx(evaluate(step, [padded]), rel=1e-6)
+    halves = [Batch(*(r[:8] for r in padded)), Batch(*(r[8:] for r in padded))]
+    assert evaluate(step, halves) == pytest.approx(evaluate(step, [part]), rel=1e-6)
+
+
+def test_the_old_state_is_donated_to_the_new():
+    mesh = make_mesh(1)
+    compiled = compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
+    state = compiled.init(jax.random.key(0))
+    batch = place(random_batch(0), mesh)
+    compiled.train(state, batch, STATS, jnp.float32(0.001), jax.random.key(1))
+    assert state.params["fc3"]["kernel"].is_deleted()
+
+
+def test_compile_options_that_xla_refuses_are_left_out(monkeypatch):
+    assert compiler_options() in ({}, CPU_OPTIONS)
+    compiler_options.cache_clear()
+    monkeypatch.setitem(CPU_OPTIONS, "xla_no_such_option", "1")
+    try:
+        assert compiler_options() == {}
+    finally:
+        compiler_options.cache_clear()
