@@ -52,7 +52,8 @@ def one_line() -> Iterator[None]:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"error: {first}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
 from rich.table import Table
 
 from alexvgg_jax import paper
@@ -122,6 +123,12 @@ def table(result: Result) -> Table:
     for figure in result.ours.keys() - result.published.keys():
         rows.add_row(figure, "-", show(result.ours[figure]), "-")
     return rows
+
+
+def write_table(result: Result, path: Path) -> None:
+    """The table as a text file."""
+    with path.open("w", encoding="utf-8") as page:
+        Console(file=page, width=88).print(table(result))
 
 
 def show(figure: Mapping[str, float] | None) -> str:

@@ -83,6 +83,7 @@ class Experiment:
         )
         path = self._given.out / f"{self._name}.json"
         report.write(result, path)
+        report.write_table(result, path.with_suffix(".txt"))
         Console().print(report.table(result))
-        print(f"wrote {path}")
+        print(f"wrote {path} and {path.with_suffix('.txt')}")
         return result
