@@ -38,10 +38,9 @@ class Eval:
     """Test the newest checkpoint of a run: eval FOLDER."""
 
     folder: tyro.conf.Positional[Path]  # that `train` wrote
-    data: str = ""  # another data set than the one it was trained on
 
     def __call__(self) -> None:
-        errors = loop.evaluate_run(self.folder, self.data)
+        errors = loop.evaluate_run(self.folder)
         print(
             f"test loss {errors.loss:.4f}  "
             f"top-1 error {errors.top1:.2f}%  top-5 error {errors.top5:.2f}%"

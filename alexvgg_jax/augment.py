@@ -4,6 +4,7 @@ Images travel as uint8 and become float32 here. What tests see (`centre`) is the
 chain without its noise.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -23,16 +24,20 @@ class Statistics(NamedTuple):
     components: Float[Array, "3 3"]  # columns: direction * deviation
 
 
-def statistics(images: UInt8[np.ndarray, "n height width 3"]) -> Statistics:
-    """The mean image, and the principal components of the RGB values of all pixels."""
-    mean = images.mean(axis=0, dtype=np.float64)
-    pixels = images.reshape(-1, 3)
-    total = np.zeros((3, 3))
-    for part in np.array_split(pixels, 1 + len(pixels) // 2**20):
-        wide = part.astype(np.float64)
-        total += wide.T @ wide
+def statistics(parts: Iterable[UInt8[np.ndarray, "n height width 3"]]) -> Statistics:
+    """The mean image, and the principal components of the RGB values of all pixels.
+
+    `parts` are the images of the training set, some at a time.
+    """
+    count, total, products = 0, np.zeros(()), np.zeros((3, 3))
+    for images in parts:
+        count += len(images)
+        total = total + images.sum(axis=0, dtype=np.float64)
+        pixels = images.reshape(-1, 3).astype(np.float64)
+        products += pixels.T @ pixels
+    mean = total / count
     colour = mean.mean(axis=(0, 1))
-    covariance = total / len(pixels) - np.outer(colour, colour)
+    covariance = products / (count * mean[..., 0].size) - np.outer(colour, colour)
     variances, directions = np.linalg.eigh(covariance)
     components = directions * np.sqrt(np.maximum(variances, 0))
     return Statistics(jnp.float32(mean), jnp.float32(components))

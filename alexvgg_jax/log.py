@@ -28,12 +28,8 @@ class Log:
     ):
         self._console, self._title, self._epochs = console, title, epochs
         path = directory / "metrics.jsonl"
-        kept = [
-            line
-            for line in (path.read_text().splitlines() if path.exists() else [])
-            if json.loads(line)["step"] <= step
-        ]
-        path.write_text("".join(line + "\n" for line in kept))
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("".join(f"{line}\n" for line in lines if _is_up_to(step, line)))
         self._lines = path.open("a", buffering=1)
         self._curves = SummaryWriter(str(directory / "tensorboard"), purge_step=step)
         self._bar = Progress(
@@ -82,9 +78,17 @@ class Log:
             f"test error {line['test_error']:.2f}%  rate {line['rate']:g}  "
             f"{line['seconds']:.1f} s",
             highlight=False,
+            soft_wrap=True,
         )
 
     def _write(self, step: int, figures: dict[str, Any]) -> None:
         self._lines.write(json.dumps({"step": step} | figures) + "\n")
         for name, value in figures.items():
             self._curves.add_scalar(name, value, step)
+
+
+def _is_up_to(step: int, line: str) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # cut off when the program was killed
+        return False

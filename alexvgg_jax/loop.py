@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,11 +35,14 @@ from alexvgg_jax.log import Log
 from alexvgg_jax.mesh import check_batch, make_mesh, place, replicated
 from alexvgg_jax.models import Model, Params, build
 from alexvgg_jax.optim import learning_rate, original_sgd
+from alexvgg_jax.report import write_json
 from alexvgg_jax.step import Metrics, State, Steps, compile_steps
 
 console = Console(stderr=True)
 
 STATISTICS_IMAGES = 100_000  # mean and colours of a larger set are those of so many
+STATISTICS_PART = 1024  # images at a time, 200 MB of ImageNet's
+SETTINGS = "run.json"
 MAY_CHANGE = {"epochs", "devices", "until_error", "checkpoint_every"}  # on resuming
 
 
@@ -106,8 +109,6 @@ def prepare(run: Run) -> Work:
     size = run.augment.crop or run.data.size
     switches = {"classes": len(source.classes), "image_size": size}
     net = build(run.model.name, **switches, **run.model.switches)
-    numbers = np.linspace(0, source.count - 1, min(source.count, STATISTICS_IMAGES))
-    stats = statistics(source.fetch(numbers.astype(np.int64))[0])
     return Work(
         run=run,
         source=source,
@@ -115,8 +116,15 @@ def prepare(run: Run) -> Work:
         net=net,
         mesh=mesh,
         steps=compile_steps(net, original_sgd(run.optim), run.augment, mesh),
-        stats=jax.device_put(stats, replicated(mesh)),
+        stats=jax.device_put(_statistics(source), replicated(mesh)),
     )
+
+
+def _statistics(source: Source) -> Statistics:
+    count = min(source.count, STATISTICS_IMAGES)
+    numbers = np.linspace(0, source.count - 1, count).astype(np.int64)
+    parts = np.array_split(numbers, -(-count // STATISTICS_PART))
+    return statistics(source.fetch(part)[0] for part in parts)
 
 
 def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
@@ -130,33 +138,33 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     init_key, key = jax.random.split(jax.random.key(run.seed))
     state = work.steps.init(init_key)
     key = jax.device_put(key, replicated(work.mesh))
-    claim_directory(directory, run, resume)
+    _claim_directory(directory, run, resume)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(directory / "checkpoints"))
         )
         state, position = _restore(checkpoints, state)
         signals = stack.enter_context(_signals())
+        if not _done(run, position.history):
+            train_step = _compile(work, state, key)
         total = first_step(run.epochs, work.source.count, run.batch)
         log = stack.enter_context(
             Log(console, directory, work.net.name, run.epochs, total, position.step)
         )
-        if not _done(run, position.history):
-            train_step = _compile(work, state, key)
         stack.enter_context(jax.transfer_guard("disallow"))
         while not _done(run, position.history):
             state = _train_epoch(work, train_step, state, position, key, log, signals)
-            if signals:
+            if not signals:
+                _end_epoch(work, state, position)
+                log.epoch(position.history[-1]._asdict())
+            due = len(position.history) % run.checkpoint_every == 0
+            if due or signals or _done(run, position.history):
                 _save(checkpoints, state, position)
+            if signals:
                 raise Stopped(
                     f"interrupted at step {position.step}; --resume goes on from there",
                     128 + signals[0],
                 )
-            _end_epoch(work, state, position)
-            log.epoch(position.history[-1]._asdict())
-            epoch = position.history[-1].epoch
-            if epoch % run.checkpoint_every == 0 or _done(run, position.history):
-                _save(checkpoints, state, position)
     return Trained(position.history, state.params)
 
 
@@ -233,7 +241,7 @@ def _check_finite(loss: float, position: Position, rate: float) -> None:
     if not math.isfinite(loss):
         raise Diverged(
             f"the loss is {loss} at step {position.step}, rate {rate:g}: stopped; "
-            "the last good checkpoint is kept",
+            "checkpoints from before are kept",
             1,
         )
 
@@ -271,18 +279,12 @@ def test(work: Work, params: Params) -> evaluation.Errors:
     )
 
 
-def evaluate_run(directory: Path, data: str = "") -> evaluation.Errors:
-    """The errors of the newest checkpoint of a run, on its own test set or on `data`'s.
+def evaluate_run(directory: Path) -> evaluation.Errors:
+    """The errors of a run's newest checkpoint on its test set.
 
     Raises InputError if the folder holds no run, or no checkpoint that fits.
     """
-    settings = directory / "run.json"
-    if not settings.exists():
-        raise InputError(f"{directory}: no run.json there, so no run")
-    run = from_settings(json.loads(settings.read_text()))
-    if data:
-        run = replace(run, data=replace(run.data, name=data))
-    work = prepare(run)
+    work = prepare(_settings(directory))
     like = work.steps.init(jax.random.key(0))
     with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
         restored = checkpoints.restore(like)
@@ -291,26 +293,30 @@ def evaluate_run(directory: Path, data: str = "") -> evaluation.Errors:
     return test(work, restored[0].params)
 
 
-def claim_directory(directory: Path, run: Run, resume: bool) -> None:
+def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
     """Write the run's settings there. InputError if another run has them already."""
-    settings = directory / "run.json"
-    wanted = json.loads(json.dumps(dataclasses.asdict(run)))
-    if settings.exists() != resume:
-        raise InputError(
-            f"{directory}: no run to resume"
-            if resume
-            else f"{directory} holds a run already: --resume goes on with it"
-        )
+    path = directory / SETTINGS
     if resume:
-        there = json.loads(settings.read_text())
-        for name in wanted.keys() - MAY_CHANGE:
-            if there.get(name) != wanted[name]:
+        there, wanted = _settings(directory), run
+        for name in (f.name for f in dataclasses.fields(Run)):
+            old, new = getattr(there, name), getattr(wanted, name)
+            if old != new and name not in MAY_CHANGE:
                 raise InputError(
-                    f"{settings}: {name} is {there.get(name)}, not {wanted[name]}; "
-                    "a resumed run keeps its settings"
+                    f"{path}: {name} is {old}, not {new}; a resumed run keeps it"
                 )
-    directory.mkdir(parents=True, exist_ok=True)
-    settings.write_text(json.dumps(wanted, indent=1) + "\n")
+    elif path.exists():
+        raise InputError(f"{directory} holds a run already: --resume goes on with it")
+    write_json(dataclasses.asdict(run), path)
+
+
+def _settings(directory: Path) -> Run:
+    path = directory / SETTINGS
+    if not path.exists():
+        raise InputError(f"{directory}: no run there, for there is no {SETTINGS}")
+    try:
+        return from_settings(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not the settings of a run: {error}") from None
 
 
 def _restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
@@ -325,7 +331,7 @@ def _restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
 def _save(checkpoints: Checkpoints, state: State, position: Position) -> None:
     finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state.params)
     if not all(jax.device_get(jax.tree.leaves(finite))):
-        _check_finite(math.nan, position, math.nan)
+        raise Diverged(f"parameters are not finite at step {position.step}", 1)
     progress: dict[str, Any] = {
         "step": position.step,
         "history": [epoch._asdict() for epoch in position.history],

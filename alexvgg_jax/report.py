@@ -94,12 +94,20 @@ def command() -> str:
 
 
 def write(result: Result, path: Path) -> None:
-    """The result as JSON, whole or not at all."""
+    write_json(dataclasses.asdict(result), path)
+
+
+def write_json(data: Mapping[str, Any], path: Path) -> None:
+    """Write a file, and the folders above it, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
-    text = json.dumps(dataclasses.asdict(result), indent=1, ensure_ascii=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        text = json.dumps(data, indent=1, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path) -> Result:

@@ -67,6 +67,15 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert untimed(resumed.history) == untimed(straight.history)
 
 
+def test_a_signal_while_testing_stops_the_run_too(straight, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "epoch", lambda *_: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Stopped, match="step 12"):
+            loop.train(RUN, tmp_path / "run")
+    resumed = loop.train(RUN, tmp_path / "run", resume=True)
+    assert untimed(resumed.history) == untimed(straight.history)
+
+
 def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp_path):
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
     longer = loop.train(RUN, tmp_path / "run", resume=True)
@@ -101,7 +110,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     settings = json.loads((folder / "run.json").read_text())
     settings["optim"]["rate"] = 1e30
     (folder / "run.json").write_text(json.dumps(settings))
-    with pytest.raises(Diverged, match="last good checkpoint"):
+    with pytest.raises(Diverged, match="checkpoints from before are kept"):
         loop.train(bad, folder, resume=True)
     kept = loop.evaluate_run(folder)
     assert kept.top1 == pytest.approx(good.history[-1].test_error)
@@ -114,7 +123,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(straight, tmp_path):
         loop.train(RUN, folder)
     with pytest.raises(InputError, match="batch is 128, not 64"):
         loop.train(replace(RUN, batch=64), folder, resume=True)
-    with pytest.raises(InputError, match="no run to resume"):
+    with pytest.raises(InputError, match="no run there"):
         loop.train(RUN, tmp_path / "other", resume=True)
 
 

@@ -35,7 +35,7 @@ def test_summary_prints_the_net():
         (("summary", "vgg-d", "--clases", "3"), "perhaps --classes?"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
-        (("eval", "nowhere"), "nowhere: no run.json"),
+        (("eval", "nowhere"), "nowhere: no run there"),
     ],
 )
 def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message):

@@ -113,10 +113,8 @@ def _folder(root: Path, split: Split, size: int) -> Source:
 
 
 def _sub_folders(folder: Path) -> list[str]:
-    hidden = "."
-    return sorted(
-        p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(hidden)
-    )
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _part(root: Path, split: Split) -> Path:
