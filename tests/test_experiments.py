@@ -24,7 +24,7 @@ def command_line(monkeypatch, tmp_path):
 
 def test_relu_against_tanh(command_line, monkeypatch, tmp_path, capsys):
     """AlexNet §3.1: both arms run, and the files say what was measured."""
-    monkeypatch.setattr(alexnet_relu, "RATES", (0.003,))
+    monkeypatch.setattr(alexnet_relu, "RATES", dict.fromkeys(("relu", "tanh"), (0.01,)))
     result = command_line(alexnet_relu, "--seeds", "1", "--epochs", "1")
     assert result.claim == "AlexNet §3.1"
     assert result.published == dict(paper.claim("AlexNet §3.1").published)
