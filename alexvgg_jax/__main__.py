@@ -13,7 +13,11 @@ from alexvgg_jax.errors import one_line, short_usage
 from alexvgg_jax.models import build, summary
 
 Recipe = Annotated[
-    tyro.extras.subcommand_type_from_defaults(RECIPES), tyro.conf.arg(name="")
+    tyro.extras.subcommand_type_from_defaults(
+        {name: run for name, (_, run) in RECIPES.items()},
+        {name: about for name, (about, _) in RECIPES.items()},
+    ),
+    tyro.conf.arg(name=""),
 ]
 
 

@@ -1,5 +1,7 @@
 """Checkpoints by orbax: saved whole or not at all, the newest good one restored."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,19 +30,34 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Keep `state` and `progress` as the checkpoint of `step`."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
-            ),
-        )
+        """Keep `state` and `progress` as the checkpoint of `step`.
+
+        Raises OSError, and keeps the checkpoints from before, if the disk is full.
+        """
+        if step in self._manager.all_steps():  # an epoch ended without another step
+            self._manager.delete(step)
+        try:
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    progress=ocp.args.JsonSave(progress),
+                ),
+            )
+        except (ValueError, OSError) as error:  # tensorstore's errors are ValueErrors
+            for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            reason = str(error).splitlines()[0]
+            raise OSError(f"{self._directory}: cannot save: {reason}") from None
+        if not saved:
+            raise OSError(f"{self._directory}: orbax did not save step {step}")
 
     def restore(self, like: T) -> tuple[T, dict[str, Any]] | None:
         """The newest state that can be read, laid out as `like`, and its progress.
 
-        None if there is no checkpoint. Raises InputError if one has other shapes than
-        `like`, or if none can be read.
+        Newer ones that cannot be read are deleted, and said to be. None if there is no
+        checkpoint. Raises InputError if one has other shapes than `like`, or if none
+        can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         target = jax.tree.map(
@@ -49,6 +66,7 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
         )
+        damaged = []
         for step in steps:
             try:
                 stored = _shapes(self._manager.item_metadata(step)["state"].tree)
@@ -57,7 +75,12 @@ class Checkpoints:
             except InputError:
                 raise
             except Exception:  # orbax names no error for what it cannot read
+                damaged.append(step)
                 continue
+            for unreadable in damaged:
+                path = self._directory / str(unreadable)
+                print(f"{path} is damaged: using step {step}", file=sys.stderr)
+                self._manager.delete(unreadable)
             return restored["state"], restored["progress"]
         if steps:
             raise InputError(f"{self._directory}: none of its checkpoints can be read")

@@ -31,7 +31,9 @@ class Log:
         lines = path.read_text().splitlines() if path.exists() else []
         path.write_text("".join(f"{line}\n" for line in lines if _is_up_to(step, line)))
         self._lines = path.open("a", buffering=1)
-        self._curves = SummaryWriter(str(directory / "tensorboard"), purge_step=step)
+        self._curves = SummaryWriter(
+            str(directory / "tensorboard"), purge_step=step + 1
+        )
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -62,8 +64,8 @@ class Log:
             self._write(
                 step,
                 {
-                    "train_loss": loss,
-                    "train_error": error,
+                    "loss_so_far": loss,
+                    "error_so_far": error,
                     "rate": rate,
                     "images_per_second": speed,
                 },

@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +95,7 @@ def prepare(run: Run) -> Work:
         ("--checkpoint-every", run.checkpoint_every, 1),
         ("--data.size", run.data.size, 1),
         ("--augment.crop", run.augment.crop, 0),
+        ("--optim.plateau", run.optim.plateau, 0),
         ("--seed", run.seed, 0),
     ):
         if value < least:
@@ -105,9 +106,17 @@ def prepare(run: Run) -> Work:
         raise InputError(
             f"--augment.crop {run.augment.crop}: the images are {run.data.size} wide"
         )
+    if run.optim.plateau and run.optim.drop_epochs:
+        raise InputError("--optim.plateau and --optim.drop-epochs: one or the other")
     source = open_source(run.data, "train")
+    if run.batch > source.count:
+        raise InputError(
+            f"--batch {run.batch}: {source.about} has {source.count} images"
+        )
     size = run.augment.crop or run.data.size
     switches = {"classes": len(source.classes), "image_size": size}
+    if given := switches.keys() & run.model.switches.keys():
+        raise InputError(f"--model.switches {min(given)}: the data says what it is")
     net = build(run.model.name, **switches, **run.model.switches)
     return Work(
         run=run,
@@ -284,7 +293,9 @@ def evaluate_run(directory: Path) -> evaluation.Errors:
 
     Raises InputError if the folder holds no run, or no checkpoint that fits.
     """
-    work = prepare(_settings(directory))
+    devices = jax.device_count()
+    batch = -(-_settings(directory).batch // devices) * devices
+    work = prepare(replace(_settings(directory), devices=0, batch=batch))
     like = work.steps.init(jax.random.key(0))
     with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
         restored = checkpoints.restore(like)
@@ -305,7 +316,10 @@ def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
                     f"{path}: {name} is {old}, not {new}; a resumed run keeps it"
                 )
     elif path.exists():
-        raise InputError(f"{directory} holds a run already: --resume goes on with it")
+        raise InputError(
+            f"{directory} holds a run already: --resume goes on "
+            "with it, another --out starts anew"
+        )
     write_json(dataclasses.asdict(run), path)
 
 

@@ -98,6 +98,13 @@ ALEXNET_SHAPES: Mapping[str, tuple[int, int, int]] = {
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
+        tag="AlexNet §2",
+        sentence="Images are scaled to a short side of 256, the central 256x256 is cut "
+        "out, and the mean over the training set is subtracted from each pixel.",
+        published={"image size, pixels": 256},
+        code="alexvgg_jax.augment.subtract_mean",
+    ),
+    Claim(
         tag="AlexNet §3.1",
         sentence="A four-layer CNN with ReLUs reaches 25% training error on CIFAR-10 "
         "six times faster than the same net with tanh (figure 1).",
@@ -181,6 +188,7 @@ CLAIMS: tuple[Claim, ...] = (
             "biases of conv2, conv4, conv5, fc6, fc7": 1.0,
             "other biases": 0.0,
         },
+        code="alexvgg_jax.models.alexnet.AlexNet",
     ),
     Claim(
         tag="AlexNet §5 schedule",
@@ -332,6 +340,7 @@ CLAIMS: tuple[Claim, ...] = (
             f"{net}, million parameters": millions
             for net, millions in VGG_PARAMETERS_MILLIONS.items()
         },
+        code="alexvgg_jax.models.summary.rows",
     ),
     Claim(
         tag="VGG §2.3",
@@ -342,6 +351,7 @@ CLAIMS: tuple[Claim, ...] = (
             "weights of one 7x7 layer, C^2": 49,
             "more weights in the 7x7 layer, %": 81,
         },
+        code="alexvgg_jax.models.vgg.VGG",
     ),
     Claim(
         tag="VGG §3.1",
@@ -361,6 +371,7 @@ CLAIMS: tuple[Claim, ...] = (
             "weights of A, variance": 1e-2,
             "first learning rate, scale jittering from S 384": 1e-3,
         },
+        code="alexvgg_jax.models.vgg.VGG",
     ),
     Claim(
         tag="VGG §3.2",

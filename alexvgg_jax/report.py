@@ -128,8 +128,9 @@ def table(result: Result) -> Table:
         ours = result.ours.get(figure)
         gap = f"{ours['mean'] - published:+.2f}" if ours else "-"
         rows.add_row(figure, f"{published:g}", show(ours), gap)
-    for figure in result.ours.keys() - result.published.keys():
-        rows.add_row(figure, "-", show(result.ours[figure]), "-")
+    for figure, ours in result.ours.items():
+        if figure not in result.published:
+            rows.add_row(figure, "-", show(ours), "-")
     return rows
 
 

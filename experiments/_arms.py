@@ -1,6 +1,5 @@
 """What every experiment shares: options, the runs of its arms, the result's files."""
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from alexvgg_jax import loop, paper, report
 from alexvgg_jax.config import Data, Run
 from alexvgg_jax.data.sources import open_source
-from alexvgg_jax.errors import Diverged, short_usage
+from alexvgg_jax.errors import InputError, short_usage
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,21 @@ class Options:
     epochs: int = 30  # most passes over the training set
     out: Path = Path("results")  # folder for the JSON, the plot and the runs
     resume: bool = False  # go on with an experiment that was cut short
+    devices: int = 0  # how many devices share a batch; 0 for all
 
 
 def options(documentation: str | None, defaults: Options) -> Options:
     """The options on the command line; `documentation` heads the --help."""
     with short_usage():
-        return tyro.cli(Options, default=defaults, description=documentation)
+        given = tyro.cli(
+            Options,
+            default=defaults,
+            description=documentation,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    if given.seeds < 1:
+        raise InputError(f"--seeds {given.seeds}: at least 1")
+    return given
 
 
 class Experiment:
@@ -38,33 +46,30 @@ class Experiment:
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs" / f"{name}-{Path(given.data).name}"
         if not given.resume and self._runs.exists():
-            shutil.rmtree(self._runs)
+            raise InputError(
+                f"{self._runs} holds an earlier experiment: --resume goes on with it, "
+                "another --out starts anew"
+            )
         # Seeds and rates are arguments of one program, which is compiled once.
         jax.config.update("jax_compilation_cache_dir", str(given.out / "runs/compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         self._seconds: dict[Path, float] = {}
 
     def train(self, arm: str, run: Run) -> list[loop.Epoch]:
-        """The history of `run`, from its newest checkpoint if it has one.
-
-        A run that diverges has no history.
-        """
-        run = replace(run, data=replace(run.data, name=self._given.data))
+        """The history of `run`, from its newest checkpoint if it has one."""
+        data = replace(run.data, name=self._given.data)
+        run = replace(run, data=data, devices=self._given.devices)
         directory = self._runs / arm / f"seed{run.seed}"
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
         started = (directory / "run.json").exists()
-        try:
-            history = loop.train(run, directory, resume=started).history
-        except Diverged as problem:
-            loop.console.print(f"{arm}: {problem}")
-            return []
+        history = loop.train(run, directory, resume=started).history
         self._seconds[directory] = sum(epoch.seconds for epoch in history)
         return history
 
     def finish(
         self, arms: dict[str, list[dict[str, Any]]], ours: dict[str, Any], verdict: str
     ) -> report.Result:
-        """Write the result's JSON and print its table."""
+        """Write the result's JSON and its table, and print the table."""
         data = Data(self._given.data)
         train, test = open_source(data, "train"), open_source(data, "test")
         result = report.Result(
@@ -86,4 +91,4 @@ class Experiment:
         report.write_table(result, path.with_suffix(".txt"))
         Console().print(report.table(result))
         print(f"wrote {path} and {path.with_suffix('.txt')}")
-        return result
+        return report.read(path)

@@ -43,12 +43,40 @@ def test_nothing_is_there_before_the_first_save(tmp_path):
     assert restored(tmp_path) is None
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     save(tmp_path, 1, 2)
     shutil.rmtree(tmp_path / "2" / "state" / "d")
     (tmp_path / "2" / "state" / "manifest.ocdbt").write_bytes(b"")
-    _, progress = restored(tmp_path)
-    assert progress["step"] == 1
+    with opened(tmp_path) as checkpoints:
+        _, progress = checkpoints.restore(state(0.0))
+        assert progress["step"] == 1
+        checkpoints.save(2, state(2.5), {"step": 2})  # comes again, and is kept
+    found, _ = restored(tmp_path)
+    np.testing.assert_array_equal(found["kernel"], state(2.5)["kernel"])
+    assert "2 is damaged: using step 1" in capsys.readouterr().err
+
+
+def test_the_same_step_can_be_saved_with_more_progress(tmp_path):
+    save(tmp_path, 1)
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, state(1.0), {"step": 1, "epochs": 2})
+    assert restored(tmp_path)[1]["epochs"] == 2
+
+
+def test_a_disk_that_is_full_is_one_line_and_keeps_what_was_there(
+    tmp_path, monkeypatch
+):
+    save(tmp_path, 1)
+    with opened(tmp_path) as checkpoints:
+
+        def full(*_, **__):
+            (tmp_path / "2.orbax-checkpoint-tmp-7").mkdir()
+            raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand more")
+
+        monkeypatch.setattr(checkpoints._manager, "save", full)
+        with pytest.raises(OSError, match="No space left on device$"):
+            checkpoints.save(2, state(2.0), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
 def test_another_shape_is_one_line_that_names_the_folder(tmp_path):

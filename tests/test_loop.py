@@ -2,8 +2,7 @@ import json
 import signal
 from dataclasses import replace
 
-import jax
-import numpy as np
+import chex
 import pytest
 
 from alexvgg_jax import loop
@@ -47,11 +46,6 @@ def straight(tmp_path_factory) -> loop.Trained:
     return loop.train(RUN, tmp_path_factory.mktemp("runs") / "straight")
 
 
-def same(left, right) -> bool:
-    equal = jax.tree.map(np.array_equal, left, right)
-    return all(jax.tree.leaves(equal))
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     straight, tmp_path, monkeypatch, number
@@ -63,7 +57,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
             loop.train(RUN, folder)
     assert stopped.value.exit_code == 128 + number
     resumed = loop.train(RUN, folder, resume=True)
-    assert same(resumed.params, straight.params)
+    chex.assert_trees_all_equal(resumed.params, straight.params)
     assert untimed(resumed.history) == untimed(straight.history)
 
 
@@ -79,7 +73,7 @@ def test_a_signal_while_testing_stops_the_run_too(straight, tmp_path, monkeypatc
 def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp_path):
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
     longer = loop.train(RUN, tmp_path / "run", resume=True)
-    assert same(longer.params, straight.params)
+    chex.assert_trees_all_equal(longer.params, straight.params)
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2, 3]
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
@@ -131,6 +125,10 @@ def test_a_run_that_cannot_be_writes_nothing(tmp_path):
     for run, message in [
         (replace(RUN, augment=Augment(crop=40)), "--augment.crop 40"),
         (replace(RUN, epochs=0), "--epochs 0"),
+        (replace(RUN, seed=-1), "--seed -1"),
+        (replace(RUN, batch=4096), "--batch 4096: .* has 1437 images"),
+        (replace(RUN, optim=Optim(plateau=2, drop_epochs=(1.0,))), "one or the other"),
+        (replace(RUN, model=Model("cifar-80sec", {"classes": 5})), "switches classes"),
         (replace(RUN, batch=100, devices=8), "96 and 104"),
         (replace(RUN, model=Model("cifar-80sec", {"activation": "elu"})), "'elu'"),
         (replace(RUN, data=Data("no/such/folder")), "no/such/folder"),

@@ -482,9 +482,19 @@ def test_vgg_agrees_with_onnx(name, sizes):
         ({"init": "he"}, "init 'he': choose from paper, glorot"),
         ({"classes": 0}, "classes 0: a whole number"),
         ({"dropout": "half"}, "dropout 'half': a number"),
+        ({"lrn": "no"}, "lrn 'no': True or False"),
+        ({"classes": True}, "classes True: a whole number"),
         ({"dropout": 1.0}, "dropout 1.0: from 0 to below 1"),
     ],
 )
 def test_a_switch_takes_only_values_that_mean_something(switches, message):
     with pytest.raises(InputError, match=message):
         build("vgg-a", **switches)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
+def test_images_of_another_layout_are_named(shape):
+    net = build("cifar-80sec")
+    params = jax.eval_shape(net.init, KEY)
+    with pytest.raises(InputError, match="NHWC in RGB"):
+        net.apply(params, jnp.zeros(shape), train=False)

@@ -7,7 +7,7 @@ are held in memory, where a batch is one gather (over 1,000,000 images/s).
 import difflib
 import functools
 import importlib.util
-import os
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -47,8 +47,8 @@ def open_source(data: Data, split: Split) -> Source:
     """
     if data.name == "digits":
         source = _digits(split, data.size)
-    elif os.sep in data.name or (data.name and Path(data.name).is_dir()):
-        source = _folder(Path(data.name), split, data.size)
+    elif data.name.startswith((".", "/", "~")) or Path(data.name or "?").is_dir():
+        source = _folder(Path(data.name).expanduser(), split, data.size)
     else:
         source = _tfds(data.name, split, data.size)
     if source.count * data.size**2 * 3 <= IN_MEMORY_BYTES:
@@ -101,7 +101,8 @@ def _folder(root: Path, split: Split, size: int) -> Source:
         files += found
         labels += [label] * len(found)
     if not files:
-        raise InputError(f"--data {root}: no images in class sub-folders for {split}")
+        rule = "" if has_parts else ", where every tenth of a class is for test"
+        raise InputError(f"--data {root}: no {split} images in class folders{rule}")
 
     def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
         images = _decode_all(
@@ -133,17 +134,21 @@ def _tfds(name: str, split: Split, size: int) -> Source:
     parse: Any = tf_example_pb2.Example  # pyright: ignore  (generated code)
     builder = _tfds_builder(name)
     features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise InputError(f"--data {name}: needs the features image and label")
-    tfds_split = split if split in builder.info.splits else "validation"
-    if tfds_split not in builder.info.splits:
-        raise InputError(
-            f"--data {name}: no {split} split, only {', '.join(builder.info.splits)}"
+    if not {"image", "label"} <= set(features) or not hasattr(
+        features["label"], "names"
+    ):
+        raise InputError(f"--data {name}: needs an image and a class label")
+    names = ("train",) if split == "train" else ("test", "validation")
+    for part in (part for part in names if part in builder.info.splits):
+        records = builder.as_data_source(
+            split=part, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
-    records = builder.as_data_source(
-        split=tfds_split,
-        deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-    )
+        first = parse.FromString(records[0]).features.feature
+        if first["label"].int64_list.value[0] >= 0:  # ImageNet's test has no labels
+            break
+    else:
+        there = ", ".join(builder.info.splits)
+        raise InputError(f"--data {name}: no labelled {split} split in {there}")
 
     def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
         raw = records.__getitems__([int(n) for n in numbers])
@@ -159,8 +164,8 @@ def _tfds(name: str, split: Split, size: int) -> Source:
         return images, np.asarray(labels, np.int32)
 
     # A copy can hold other bytes than the official set: CIFAR-10 as JPEG, not PNG.
-    first = parse.FromString(records[0]).features.feature["image"]
-    coding = "JPEG" if first.bytes_list.value[0][:2] == b"\xff\xd8" else "PNG"
+    jpeg = first["image"].bytes_list.value[0][:2] == b"\xff\xd8"
+    coding = "JPEG" if jpeg else "PNG"
     about = f"TFDS {name}/{builder.version}, {coding} images"
     return Source(about, len(records), tuple(features["label"].names), fetch)
 
@@ -168,9 +173,8 @@ def _tfds(name: str, split: Split, size: int) -> Source:
 def _tfds_builder(name: str) -> Any:
     """The builder of a prepared set; with TensorFlow installed, prepare it first."""
     import tensorflow_datasets as tfds
-    from absl import logging
 
-    logging.set_verbosity(logging.ERROR)  # it warns about every version it tries
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns at every version
     try:
         builder = tfds.builder(name)
     except tfds.core.DatasetNotFoundError:
@@ -192,10 +196,14 @@ def _tfds_builder(name: str) -> Any:
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
             f"--data {name}: not prepared in {builder.data_dir}; set TFDS_DATA_DIR to "
-            "the folder that holds it, use --data digits, or "
+            "the folder that holds it, use --data digits (train: --data.name), or "
             "pip install -e '.[tfds]' to let TFDS download it"
         )
-    builder.download_and_prepare(file_format=array_record)
+    try:
+        builder.download_and_prepare(file_format=array_record)
+    except Exception as error:  # no network, a full disk, files to fetch by hand
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise InputError(f"--data {name}: TFDS cannot prepare it: {reason}") from None
     return tfds.builder(name)
 
 
@@ -209,7 +217,7 @@ def _decode_all(
         images[i] = decode(*readers[i](), size)
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(work, range(len(readers)), chunksize=64):
+        for _ in pool.map(work, range(len(readers))):
             pass
     return images
 

@@ -77,6 +77,8 @@ class Model:
         `key` draws the dropout masks; only training needs it. Raises InputError for
         images that the net was not built for.
         """
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise InputError(f"{self.name}: images are NHWC in RGB, got {images.shape}")
         built, given = self.shapes(), images.shape[1:]
         if _shapes(self.name, self.rows, given) != built:
             raise InputError(
@@ -140,7 +142,9 @@ def _check(what: str, value: Any, hint: Any) -> None:
     if choices := get_args(hint):  # of a Literal
         if value not in choices:
             raise InputError(f"{what}: choose from {', '.join(choices)}")
-    elif hint is int and (not isinstance(value, int) or value < 1):
+    elif hint is bool and not isinstance(value, bool):
+        raise InputError(f"{what}: True or False")
+    elif hint is int and (type(value) is not int or value < 1):
         raise InputError(f"{what}: a whole number from 1 up")
     elif hint is float and not isinstance(value, int | float):
         raise InputError(f"{what}: a number")

@@ -15,8 +15,8 @@ class AlexNet:
     """AlexNet §3.5: the eight layers of figure 2, their switches as fields.
 
     (224, 224, 3) or (227, 227, 3) -> (classes,): a 224 image is one with three rows and
-    columns of zeros at its end, as the original program reads it. Weights N(0, 0.01^2)
-    and the biases of AlexNet §5.
+    columns of zeros at its end, as the original program reads it. Weights N(0, 0.01^2).
+    AlexNet §5 biases: 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere.
     """
 
     classes: int = 1000

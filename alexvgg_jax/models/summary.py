@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 def rows(net: Model) -> list[Row]:
-    """A row for each layer of `net`, in the order of computation."""
+    """VGG Table 2: what every layer of `net` costs, in the order of computation."""
     params = jax.eval_shape(net.init, jax.random.key(0))
     shapes = net.shapes()
     before: Shape = net.input_shape

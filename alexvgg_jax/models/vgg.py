@@ -34,7 +34,9 @@ class VGG:
     """VGG Table 1: one column of the table, its switches as fields.
 
     (224, 224, 3) -> (classes,). `lrn` normalises after the first convolution (A-LRN)
-    with AlexNet's constants. `init` is VGG §3.1's N(0, variance 1e-2), or Glorot's.
+    with AlexNet's constants. VGG §2.3: stacks of 3x3 convolutions, of which two see 5x5
+    pixels and three see 7x7. VGG §3.1: weights from N(0, variance 1e-2), biases 0; or
+    Glorot's uniform weights, which the paper found to make pre-training unnecessary.
     """
 
     column: Literal["A", "B", "C", "D", "E"]
