@@ -152,7 +152,7 @@ def show(figure: Mapping[str, float] | None) -> str:
 class Curve:
     label: str
     style: str  # matplotlib's: "-" solid, "--" dashed
-    seeds: Sequence[Sequence[tuple[float, float]]]  # the points of each seed
+    seeds: Sequence[Sequence[Sequence[float]]]  # points (x, y) of each seed
 
 
 def plot_curves(

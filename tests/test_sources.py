@@ -329,7 +329,7 @@ def test_a_validation_split_stands_in_for_test(data_dir):
 
 def test_a_set_without_test_split(data_dir):
     write_set(data_dir / "cifar10" / "3.0.2", splits=("train",))
-    assert "no test split, only train" in error("cifar10", "test")
+    assert "no labelled test split in train" in error("cifar10", "test")
 
 
 def test_a_spoilt_record_is_named(data_dir):
