@@ -1,5 +1,6 @@
 """What every experiment shares: options, the runs of its arms, the result's files."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,13 @@ class Experiment:
         return history
 
     def finish(
-        self, arms: dict[str, list[dict[str, Any]]], ours: dict[str, Any], verdict: str
-    ) -> report.Result:
-        """Write the result's JSON and its table, and print the table."""
+        self,
+        arms: dict[str, list[dict[str, Any]]],
+        ours: dict[str, Any],
+        verdict: str,
+        draw: Callable[[report.Result, Path], None],
+    ) -> None:
+        """Write the result's JSON, its table and its plot; print the table."""
         data = Data(self._given.data)
         train, test = open_source(data, "train"), open_source(data, "test")
         result = report.Result(
@@ -88,7 +93,8 @@ class Experiment:
         )
         path = self._given.out / f"{self._name}.json"
         report.write(result, path)
+        result = report.read(path)  # what is drawn is what was written
         report.write_table(result, path.with_suffix(".txt"))
+        draw(result, path.with_suffix(".png"))
         Console().print(report.table(result))
-        print(f"wrote {path} and {path.with_suffix('.txt')}")
-        return report.read(path)
+        print(f"wrote {path}, and beside it the table (.txt) and the plot (.png)")

@@ -136,10 +136,7 @@ def main() -> None:
             figures = {"seed": seed, "rate": rate, "epochs": reached, "curve": points}
             arms[activation].append(figures)
     ours = compare(arms, given.epochs)
-    result = experiment.finish(arms, ours, verdict(ours.get(FIGURE), given.seeds))
-    picture = given.out / "alexnet_relu.png"
-    draw(result, picture)
-    print(f"wrote {picture}")
+    experiment.finish(arms, ours, verdict(ours.get(FIGURE), given.seeds), draw)
 
 
 if __name__ == "__main__":

@@ -73,10 +73,7 @@ def main() -> None:
     }
     published = experiment.claim.published[FIGURE]
     found = verdict(given.data, ours[FIGURE]["mean"], published)
-    result = experiment.finish({"cifar-80sec": seeds}, ours, found)
-    picture = given.out / "cifar_80sec.png"
-    draw(result, picture)
-    print(f"wrote {picture}")
+    experiment.finish({"cifar-80sec": seeds}, ours, found, draw)
 
 
 if __name__ == "__main__":
