@@ -49,11 +49,13 @@ def test_epochs_to_the_target_are_interpolated():
 def test_the_verdict_follows_the_rule_of_the_docstring():
     """AlexNet §3.1: several times faster, by more than two standard errors."""
     verdict = alexnet_relu.verdict
-    assert verdict({"mean": 6.0, "deviation": 1.0}, 3) == "reproduced"
-    assert verdict({"mean": 2.5, "deviation": 1.0}, 3) == "undecided"
-    assert verdict({"mean": 1.0, "deviation": 0.1}, 3) == "not reproduced"
-    assert verdict({"mean": 6.0}, 1).startswith("undecided")
-    assert verdict(None, 3).startswith("undecided")
+    assert verdict({"mean": 6.0, "deviation": 1.0}, 3, False) == "reproduced"
+    assert verdict({"mean": 2.5, "deviation": 1.0}, 3, False) == "undecided"
+    assert verdict({"mean": 1.0, "deviation": 0.1}, 3, False) == "not reproduced"
+    assert "lower bound" in verdict({"mean": 6.0, "deviation": 1.0}, 3, True)
+    assert verdict({"mean": 1.0, "deviation": 0.1}, 3, True).startswith("undecided")
+    assert verdict({"mean": 6.0}, 1, False).startswith("undecided")
+    assert verdict(None, 3, False).startswith("undecided")
 
 
 def test_an_arm_that_never_reaches_the_target_is_a_lower_bound():
