@@ -24,7 +24,7 @@ class Statistics(NamedTuple):
     components: Float[Array, "3 3"]  # columns: direction * deviation
 
 
-def statistics(parts: Iterable[UInt8[np.ndarray, "n height width 3"]]) -> Statistics:
+def statistics(parts: Iterable[UInt8[np.ndarray, "_ height width 3"]]) -> Statistics:
     """The mean image, and the principal components of the RGB values of all pixels.
 
     `parts` are the images of the training set, some at a time.
