@@ -1,5 +1,6 @@
 """Checkpoints by orbax: saved whole or not at all, the newest good one restored."""
 
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import orbax.checkpoint as ocp
 from alexvgg_jax.errors import InputError
 
 T = TypeVar("T")
+
+# Orbax logs the tracebacks of the errors that it also raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 class Checkpoints:
@@ -47,7 +51,8 @@ class Checkpoints:
         except (ValueError, OSError) as error:  # tensorstore's errors are ValueErrors
             for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            reason = str(error).splitlines()[0]
+            full = "No space left on device"
+            reason = full if full in str(error) else str(error).splitlines()[0]
             raise OSError(f"{self._directory}: cannot save: {reason}") from None
         if not saved:
             raise OSError(f"{self._directory}: orbax did not save step {step}")

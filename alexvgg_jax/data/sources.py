@@ -174,7 +174,7 @@ def _tfds_builder(name: str) -> Any:
     """The builder of a prepared set; with TensorFlow installed, prepare it first."""
     import tensorflow_datasets as tfds
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it warns at every version
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # warns at every version
     try:
         builder = tfds.builder(name)
     except tfds.core.DatasetNotFoundError:
@@ -194,8 +194,9 @@ def _tfds_builder(name: str) -> Any:
             )
         return builder
     if importlib.util.find_spec("tensorflow") is None:
+        folder = builder.data_path.parents[builder.info.full_name.count("/")]
         raise InputError(
-            f"--data {name}: not prepared in {builder.data_dir}; set TFDS_DATA_DIR to "
+            f"--data {name}: not prepared in {folder}; set TFDS_DATA_DIR to "
             "the folder that holds it, use --data digits (train: --data.name), or "
             "pip install -e '.[tfds]' to let TFDS download it"
         )
