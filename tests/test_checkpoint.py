@@ -10,6 +10,12 @@ import pytest
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.errors import InputError
 
+# Where one array cannot be read, orbax closes its event loop while others are still on
+# their way; tensorstore then says so from a thread, now and then.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def state(value: float, width: int = 4) -> dict[str, jax.Array]:
     return {"step": jnp.int32(value), "kernel": jnp.full((3, width), value)}
