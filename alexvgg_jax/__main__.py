@@ -1,14 +1,14 @@
 """AlexNet and VGG on the command line: train, eval, summary."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from alexvgg_jax import loop
-from alexvgg_jax.config import RECIPES, Run
+from alexvgg_jax import loop, memory
+from alexvgg_jax.config import RECIPES, Run, Switches
 from alexvgg_jax.errors import one_line, short_usage
 from alexvgg_jax.models import build, summary
 
@@ -58,11 +58,20 @@ class Summary:
     model: tyro.conf.Positional[str]  # such as vgg-d; a wrong name prints all names
     classes: int = 0  # 0 for the paper's
     image_size: int = 0  # height and width in pixels, 0 for the paper's
+    switches: Switches = field(default_factory=dict)  # such as head gap
+    train: bool = False  # the memory of a training step instead, as the compiler has it
+    batch: int = 128  # images of that step
 
     def __call__(self) -> None:
         given = {"classes": self.classes, "image_size": self.image_size}
-        net = build(self.model, **{name: n for name, n in given.items() if n})
-        Console().print(summary.table(net))
+        switches = {name: n for name, n in given.items() if n} | dict(self.switches)
+        nets = [build(self.model, remat=r, **switches) for r in (False, True)]
+        if self.train:
+            with Console(stderr=True).status("compiling"):
+                table = memory.table(*nets, batch=self.batch)
+        else:
+            table = summary.table(nets[0])
+        Console().print(table)
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def prepare(run: Run) -> Work:
     switches = {"classes": len(source.classes), "image_size": size}
     if given := switches.keys() & run.model.switches.keys():
         raise InputError(f"--model.switches {min(given)}: the data says what it is")
-    net = build(run.model.name, **switches, **run.model.switches)
+    net = build(run.model.name, remat=run.model.remat, **switches, **run.model.switches)
     return Work(
         run=run,
         source=source,

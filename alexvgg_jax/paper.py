@@ -50,6 +50,10 @@ def _table(
 # VGG_PARAMETERS_MILLIONS below.
 PARAMETERS: Mapping[str, int] = {
     "alexnet-paper": 60_965_224,  # two towers; 62,378,344 without the split
+    "alexnet-source": 60_965_224,
+    "alexnet-caffe": 60_965_224,
+    "alexnet-caffenet": 60_965_224,
+    "alexnet-owt": 61_100_840,
     "vgg-a": 132_863_336,
     "vgg-a-lrn": 132_863_336,  # LRN has no parameters
     "vgg-b": 133_047_848,
@@ -57,6 +61,10 @@ PARAMETERS: Mapping[str, int] = {
     "vgg-d": 138_357_544,
     "vgg-e": 143_667_240,
     "cifar-80sec": 145_578,
+    "cifar-19pct": 89_578,
+    "cifar-18pct": 89_578,
+    "cifar-13pct": 1_116_490,  # at 24 pixels
+    "cifar-11pct": 2_112_970,
 }
 
 # VGG Table 2
@@ -109,7 +117,7 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="A four-layer CNN with ReLUs reaches 25% training error on CIFAR-10 "
         "six times faster than the same net with tanh (figure 1).",
         published={"speed-up to 25% training error, times": 6.0},
-        code="alexvgg_jax.models.cifar.Figure1",
+        code="alexvgg_jax.models.cifar.FourLayers",
         experiment="alexnet_relu.py",
     ),
     Claim(
@@ -268,6 +276,7 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="Depth matters: removing any middle layer loses about 2 points of "
         "top-1.",
         published={"top-1 error points, one middle layer removed": 2.0},
+        code="alexvgg_jax.models.alexnet.AlexNet",
     ),
     Claim(
         tag="One weird trick",
@@ -275,13 +284,14 @@ CLAIMS: tuple[Claim, ...] = (
         "computation, and model parallelism the fully-connected layers, which hold "
         "most of the parameters; the net has one tower.",
         published={},
+        code="alexvgg_jax.models.alexnet.OneWeirdTrick",
     ),
     Claim(
         tag="cuda-convnet 80sec",
         sentence="Three convolutions and two fully-connected layers reach 26% test "
         "error on CIFAR-10 in the 80 seconds that name the net.",
         published={"test error, %": 26.0},
-        code="alexvgg_jax.models.cifar.Cifar80Sec",
+        code="alexvgg_jax.models.cifar.FiveLayers",
         experiment="cifar_80sec.py",
     ),
     Claim(
@@ -289,12 +299,14 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="Three convolutions and one fully-connected layer, with weight decay "
         "3 on the latter, reach 19% test error on CIFAR-10 in 20 minutes.",
         published={"test error, %": 19.0},
+        code="alexvgg_jax.models.cifar.FourLayers",
     ),
     Claim(
         tag="cuda-convnet 18pct",
         sentence="Spatial response normalisation (3x3, same map) in the 19% net, with "
         "weight decay 1 on its fully-connected layer, reaches 18% test error.",
         published={"test error, %": 18.0},
+        code="alexvgg_jax.models.cifar.FourLayers",
     ),
     Claim(
         tag="cuda-convnet 19pct translations",
@@ -307,17 +319,20 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="Two convolutions and two locally connected layers, trained on "
         "cropped and mirrored images, reach 13% test error on CIFAR-10.",
         published={"test error, %": 13.0},
+        code="alexvgg_jax.models.cifar.ConvLocal",
     ),
     Claim(
         tag="cuda-convnet 12pct",
         sentence="The layers of the 13% net reach 12% test error.",
         published={"test error, %": 12.0},
+        code="alexvgg_jax.models.cifar.ConvLocal",
     ),
     Claim(
         tag="cuda-convnet 11pct",
         sentence="Response normalisation across maps and 64 maps in the first locally "
         "connected layer reach 11% test error, averaged over several views.",
         published={"test error, %": 11.0},
+        code="alexvgg_jax.models.cifar.ConvLocal",
     ),
     Claim(
         tag="VGG Table 1",
@@ -379,6 +394,7 @@ CLAIMS: tuple[Claim, ...] = (
         "into 7x7 and 1x1 convolutions and the class map averaged, or on a 5x5 grid of "
         "mirrored crops; the scale Q need not be S.",
         published={"crops a scale": 50, "crops over three scales": 150},
+        code="alexvgg_jax.models.layers.SlidingDense",
     ),
     Claim(
         tag="VGG §3.3",
@@ -395,6 +411,7 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="B with each pair of 3x3 convolutions replaced by one 5x5 has a top-1 "
         "error 7 points higher (centre crop).",
         published={"top-1 error points, 5x5 net": 7.0},
+        code="alexvgg_jax.models.vgg.VGG",
     ),
     Claim(
         tag="VGG Table 3",

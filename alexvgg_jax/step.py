@@ -101,18 +101,22 @@ class Steps(NamedTuple):
 CPU_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
+# XLA for CPUs takes the barriers of jax.checkpoint away too early, and then finds the
+# second computation to be the first one again.
+CPU_REMAT_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options(remat: bool = False) -> dict[str, str]:
     """CPU_OPTIONS where they apply and this version of XLA knows them, else none."""
     if jax.default_backend() != "cpu":
         return {}
+    wanted = CPU_OPTIONS | (CPU_REMAT_OPTIONS if remat else {})
     try:
-        jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
+        jax.jit(lambda: 0, compiler_options=wanted).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return CPU_OPTIONS
+    return wanted
 
 
 def compile_steps(
@@ -137,7 +141,7 @@ def compile_steps(
         return eval_step(params, batch, stats, net=net, config=config)
 
     jit = functools.partial(
-        jax.jit, out_shardings=whole, compiler_options=compiler_options()
+        jax.jit, out_shardings=whole, compiler_options=compiler_options(net.remat)
     )
     return Steps(
         init=jit(init),

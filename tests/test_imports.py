@@ -28,7 +28,7 @@ LEVELS = (
     {"models"},
     {"models.summary"},
     {"step"},
-    {"evaluate"},
+    {"evaluate", "memory"},
     {"loop"},
     {"__main__"},
 )

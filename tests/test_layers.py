@@ -16,7 +16,10 @@ from alexvgg_jax.models.layers import (
     Conv,
     Dense,
     Dropout,
+    GlobalAverage,
+    Local,
     Pool,
+    SlidingDense,
     activation,
     max_pool,
     max_pool_on_cpu,
@@ -30,7 +33,7 @@ def rng():
 
 
 class Alone(nn.Module):
-    row: Conv | Dense
+    row: Conv | Dense | Local | SlidingDense
 
     @nn.compact
     def __call__(self, x):
@@ -163,6 +166,173 @@ def test_dense_reads_rows_then_columns_then_maps(rng):
     assert_close(ours, np.einsum("nhwc,hwcf->nf", x, kernel) + bias)
 
 
+def test_whole_windows_only():
+    """One weird trick: torch's and Caffe's convolutions do not read past the border."""
+    for n, size, stride, pad in itertools.product(
+        range(5, 20), range(1, 6), range(1, 5), range(3)
+    ):
+        count, end = windows(n, size, stride, pad, ceil=False)
+        assert pad + n + end == (count - 1) * stride + size
+        assert -stride < end - pad <= 0
+
+
+@pytest.mark.parametrize("height, width", [(12, 15), (13, 14)])
+def test_convolution_of_whole_windows(height, width, rng):
+    """One weird trick: conv1 of 11x11 at stride 4, as ONNX counts its windows."""
+    x = rng.normal(size=(2, height, width, 3))
+    kernel, bias = rng.normal(size=(5, 5, 3, 4)), rng.normal(size=4)
+    row = Conv("conv", 4, 5, stride=4, pad=1, ceil=False)
+    ours = alone(row, x, kernel, bias)
+    weights = (kernel.transpose(3, 2, 0, 1), bias)
+    theirs = by_onnx("Conv", x, *weights, strides=[4, 4], pads=[1] * 4)
+    assert_close(ours, theirs)
+    assert row.output(x.shape[1:]) == ours.shape[1:]
+
+
+def alone(row, x, kernel, bias):
+    """A row with these parameters, in float32."""
+    params = {row.name: {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
+    return Alone(row).apply({"params": params}, jnp.asarray(x))
+
+
+def test_groups_of_units_see_their_own_maps(rng):
+    """AlexNet §3.2: fully-connected layers of towers that do not talk."""
+    x = rng.normal(size=(2, 3, 4, 6))
+    kernel, bias = rng.normal(size=(36, 10)), rng.normal(size=10)
+    ours = alone(Dense("fc", 10, groups=2), x, kernel, bias)
+    theirs = [
+        half.reshape(2, 36) @ kernel[:, units]
+        for half, units in zip(
+            np.split(x, 2, axis=3), (slice(0, 5), slice(5, 10)), strict=True
+        )
+    ]
+    assert_close(ours, np.concatenate(theirs, axis=1) + bias)
+
+
+def test_a_fully_connected_layer_slides(rng):
+    """VGG §3.2: at each place, what Dense computes of the window there."""
+    x = rng.normal(size=(2, 4, 5, 3))
+    kernel, bias = rng.normal(size=(27, 7)), rng.normal(size=7)
+    row = SlidingDense("fc6", 7, size=3)
+    ours = alone(row, x, kernel, bias)
+    assert row.output(x.shape[1:]) == ours.shape[1:] == (2, 3, 7)
+    for i, j in np.ndindex(2, 3):
+        window = x[:, i : i + 3, j : j + 3]
+        assert_close(ours[:, i, j], np.asarray(window.reshape(2, 27) @ kernel + bias))
+        assert_close(ours[:, i, j], alone(Dense("fc6", 7), window, kernel, bias))
+
+
+def test_global_average(rng):
+    """VGG §3.2: the mean of a class score map."""
+    x = rng.normal(size=(2, 4, 5, 3))
+    row = GlobalAverage("average")
+    ours = compute(row, x)
+    assert_close(ours, x.sum(axis=(1, 2)) / 20)
+    assert row.output(x.shape[1:]) == ours.shape[1:]
+
+
+def local(x, kernel, bias, size, pad):
+    """Kernels of their own at each position: kernel[row, column, seen, feature]."""
+    padded = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    y = np.empty((len(x), *bias.shape))
+    for i, j, f in np.ndindex(bias.shape):
+        seen = padded[:, i : i + size, j : j + size].reshape(len(x), -1)
+        y[:, i, j, f] = seen @ kernel[i, j, :, f] + bias[i, j, f]
+    return y
+
+
+LOCALS = pytest.mark.parametrize(
+    "height, width, size, pad", [(6, 6, 3, 1), (5, 4, 3, 1), (4, 5, 3, 0), (5, 6, 4, 1)]
+)
+
+
+@LOCALS
+def test_local_layer(height, width, size, pad, rng):
+    """cuda-convnet 13pct: a convolution without shared kernels, against loops."""
+    row = Local("local", 4, size, pad)
+    x = rng.normal(size=(2, height, width, 3))
+    rows, columns, _ = row.output(x.shape[1:])
+    kernel = rng.normal(size=(rows, columns, size**2 * 3, 4))
+    bias = rng.normal(size=(rows, columns, 4))
+    ours = alone(row, x, kernel, bias)
+    assert_close(ours, local(x, kernel, bias, size, pad))
+
+
+@LOCALS
+def test_gradient_of_local_layer(height, width, size, pad, rng):
+    """cuda-convnet 13pct: central differences in float64, of all three arguments."""
+    row = Local("local", 2, size, pad)
+    x = rng.normal(size=(1, height, width, 2))
+    rows, columns, _ = row.output(x.shape[1:])
+    kernel = rng.normal(size=(rows, columns, size**2 * 2, 2))
+    bias = rng.normal(size=(rows, columns, 2))
+    weights = rng.normal(size=(1, rows, columns, 2))
+    arguments = tuple(map(jnp.asarray, (x, kernel, bias)))
+    ours = jax.grad(
+        lambda *a: jnp.sum(alone(row, *a) * jnp.asarray(weights)), argnums=(0, 1, 2)
+    )(*arguments)
+    given = [x, kernel, bias]
+    for i, found in enumerate(ours):
+
+        def summed(varied, i=i):
+            y = local(
+                *(varied if i == k else a for k, a in enumerate(given)), size, pad
+            )
+            return np.sum(y * weights)
+
+        assert_close(found, slopes(summed, given[i], 0.5))
+
+
+def test_one_kernel_everywhere_makes_a_local_layer_a_convolution(rng):
+    """cuda-convnet 13pct: the order of rows, columns and maps in a local kernel."""
+    x = rng.normal(size=(2, 6, 6, 3))
+    kernel, bias = rng.normal(size=(3, 3, 3, 4)), rng.normal(size=4)
+    ours = alone(
+        Local("local", 4, 3, pad=1),
+        x,
+        np.broadcast_to(kernel.reshape(27, 4), (6, 6, 27, 4)),
+        np.broadcast_to(bias, (6, 6, 4)),
+    )
+    assert_close(ours, alone(Conv("conv", 4, 3, pad=1), x, kernel, bias))
+
+
+def lrn_of_pixels(a, size, alpha, beta, k):
+    b = np.empty_like(a)
+    for i, j in np.ndindex(a.shape[1:3]):
+        top, left = max(0, i - size // 2), max(0, j - size // 2)
+        window = a[:, top : i + size // 2 + 1, left : j + size // 2 + 1]
+        energy = (window**2).sum(axis=(1, 2))
+        b[:, i, j] = a[:, i, j] / (k + alpha * energy) ** beta
+    return b
+
+
+LRN_OF_PIXELS = pytest.mark.parametrize(
+    "c",
+    [
+        {"size": 3, "alpha": 5e-5 / 9, "beta": 0.75, "k": 1.0},  # cuda-convnet 18pct
+        {"size": 5, "alpha": 1e-3 / 25, "beta": 0.75, "k": 1.0},  # layers-145.cfg
+    ],
+)
+
+
+@LRN_OF_PIXELS
+def test_response_normalisation_over_pixels(c, rng):
+    """cuda-convnet 18pct: windows in one map, centred and clipped, against loops."""
+    x = 100 * rng.normal(size=(2, 7, 4, 3))
+    ours = compute(LRN("norm", **c, over="pixels"), x)
+    assert_close(ours, lrn_of_pixels(x, **c))
+
+
+@LRN_OF_PIXELS
+def test_gradient_of_response_normalisation_over_pixels(c, rng):
+    """cuda-convnet 18pct: central differences in float64."""
+    x = 100 * rng.normal(size=(1, 5, 4, 2))
+    weights = rng.normal(size=x.shape)
+    ours = gradient(LRN("norm", **c, over="pixels"), x, weights)
+    theirs = slopes(lambda x: np.sum(lrn_of_pixels(x, **c) * weights), x, 1e-2)
+    assert_close(ours, theirs)
+
+
 def lrn(a, size, alpha, beta, k, groups):
     b = np.empty_like(a)
     maps = a.shape[-1] // groups
@@ -271,6 +441,20 @@ def test_gradient_of_pooling(height, width, size, stride, kind, rng):
     ours = gradient(Pool("pool", size, stride, kind), x, weights)
     theirs = slopes(lambda x: np.sum(pool(x, size, stride, kind) * weights), x, 0.25)
     assert_close(ours, theirs)
+
+
+@POOLS
+def test_gradient_of_pooling_with_ties(height, width, size, stride, rng):
+    """AlexNet §3.4: of equal pixels the first in reading order takes the gradient."""
+    x = rng.integers(0, 3, (2, height, width, 2)).astype(float)
+    weights = rng.normal(size=pool(x, size, stride, "max").shape)
+    theirs = np.zeros_like(x)
+    for n, i, j, m in np.ndindex(weights.shape):
+        top, left = stride * i, stride * j
+        window = x[n, top : top + size, left : left + size, m]
+        row, column = np.unravel_index(window.argmax(), window.shape)
+        theirs[n, top + row, left + column, m] += weights[n, i, j, m]
+    assert_close(gradient(Pool("pool", size, stride), x, weights), theirs)
 
 
 def test_one_of_tied_pixels_takes_the_whole_gradient(rng):

@@ -26,6 +26,20 @@ def test_summary_prints_the_net():
     assert "15,470,264,320" in printed
 
 
+def test_summary_takes_switches():
+    printed = run("summary", "vgg-d", "--switches", "head", "gap", "width", "0.5")
+    assert "average" in printed.stdout and "fc6" not in printed.stdout
+
+
+def test_summary_of_training_memory():
+    small = ("--switches", "width", "0.125", "--batch", "8")
+    printed = run("summary", "vgg-a", "--train", *small).stdout
+    assert "8 images of 224x224x3" in printed
+    cells = [line.split() for line in printed.splitlines() if "total" in line]
+    kept, again = map(float, cells[0][1:])
+    assert kept > again
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -33,6 +47,8 @@ def test_summary_prints_the_net():
         (("summary", "resnet"), ", ".join(MODELS)),
         (("summary", "vgg-d", "--image-size", "8"), "too small"),
         (("summary", "vgg-d", "--clases", "3"), "perhaps --classes?"),
+        (("summary", "vgg-d", "--train", "--batch", "0"), "--batch 0: at least 1"),
+        (("summary", "vgg-d", "--switches", "head", "cap"), "choose from fc, dense"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
         (("eval", "nowhere"), "nowhere: no run there"),

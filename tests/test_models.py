@@ -3,15 +3,13 @@
 import dataclasses
 import functools
 import math
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
-import onnx
 import pytest
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
 
 from alexvgg_jax import paper
 from alexvgg_jax.errors import InputError
@@ -54,15 +52,48 @@ def weights(net):
 
 @pytest.mark.parametrize("name", paper.PARAMETERS)
 def test_parameters(name):
-    """AlexNet §3.5, VGG Table 2, cuda-convnet 80sec: exact numbers of parameters."""
+    """AlexNet §3.5, VGG Table 2, One weird trick, cuda-convnet 80sec, cuda-convnet
+    19pct, cuda-convnet 18pct, cuda-convnet 13pct, cuda-convnet 12pct, cuda-convnet
+    11pct: exact numbers of parameters."""
     leaves = jax.tree.leaves(counted(name))
     assert sum(leaf.size for leaf in leaves) == paper.PARAMETERS[name]
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
 
 
-def test_parameters_of_figure_1():
-    """AlexNet §3.1: three convolutions and one layer of ten, `layers-19pct.cfg`."""
-    assert sum(leaf.size for leaf in jax.tree.leaves(counted("figure1"))) == 89_578
+@pytest.mark.parametrize(
+    "switches, parameters",
+    [
+        ({"towers": "half"}, 59_798_312),  # layers-145-half.cfg
+        ({"towers": "one"}, 62_378_344),
+        ({"pooling": "2/2"}, 60_965_224),  # layers-147.cfg keeps the map sizes
+        # pool5 halved to 2 x (4608 -> 4096 -> 2048), fc8 from both
+        (
+            {"towers": "apart"},
+            2 * (11**2 * 3 * 48 + 48 + 25 * 48 * 160 + 160)
+            + 2 * (9 * 160 * 192 + 192 + 9 * 192 * 192 + 192 + 9 * 192 * 128 + 128)
+            + 2 * (4608 * 4096 + 4096 + 4096 * 2048 + 2048)
+            + 4096 * 1000
+            + 1000,
+        ),
+        ({"without": "conv4"}, 60_965_224 - 663_936),
+        ({"without": "fc7"}, 60_965_224 - 16_781_312),
+        ({"layer1": "act pool", "layer2": "act pool"}, 60_965_224),
+    ],
+    ids=str,
+)
+def test_parameters_of_ablations(switches, parameters):
+    """AlexNet §3.2, AlexNet §7: kernels and units spread over the towers."""
+    leaves = jax.tree.leaves(counted("alexnet-paper", **switches))
+    assert sum(leaf.size for leaf in leaves) == parameters
+
+
+@pytest.mark.parametrize("gone", ["conv2", "conv3", "conv4", "conv5", "fc6", "fc7"])
+def test_a_layer_left_out(gone):
+    """AlexNet §7: the layer, its activation, its normalisation and its dropout."""
+    i = gone[-1]
+    left = [name for name in ALEXNET_LAYERS.split() if name[-1] != i or "pool" in name]
+    assert [*build("alexnet-paper", without=gone).shapes()] == left
+    assert len(left) == 22 - (3 if gone in ("conv2", "fc6", "fc7") else 2)
 
 
 @pytest.mark.parametrize("column", paper.VGG_PARAMETERS_MILLIONS)
@@ -92,13 +123,35 @@ def test_one_by_one_convolutions():
         assert d[name]["kernel"].shape[:2] == (3, 3)
 
 
-@pytest.mark.parametrize("size", [224, 227])
-def test_alexnet_shapes(size):
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("alexnet-paper", 224),
+        ("alexnet-paper", 227),
+        ("alexnet-source", 224),
+        ("alexnet-caffe", 227),
+    ],
+)
+def test_alexnet_shapes(name, size):
     """AlexNet §3.5: figure 2's maps, of a 224 image and of one with 3 zeros more."""
-    net = build("alexnet-paper", image_size=size)
+    net = build(name, image_size=size)
     features = traced(net, train=False)
     assert features == net.shapes()
     assert paper.ALEXNET_SHAPES.items() <= features.items()
+
+
+def test_source_reads_zeros_behind_224_pixels():
+    """AlexNet §3.5: `layers-145.cfg` on 224 pixels is the same net on 227."""
+    net = build("alexnet-source")
+    small = jax.random.normal(KEY, (1, 224, 224, 3))
+    large = jnp.pad(small, ((0, 0), (0, 3), (0, 3), (0, 0)))
+    params = {name: weights(net)[name] for name in ("conv1", "conv2")}
+    ours, expected = (
+        jax.jit(functools.partial(net.apply, train=False, until="pool2"))(params, x)[0]
+        for x in (small, large)
+    )
+    assert ours.shape == (1, *paper.ALEXNET_SHAPES["pool2"])
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_alexnet_neurons():
@@ -120,6 +173,18 @@ VGG_A_LRN_LAYERS = """
     conv5_1 relu5_1 conv5_2 relu5_2 pool5
     fc6 relu6 drop6 fc7 relu7 drop7 fc8
 """
+SOURCE_LAYERS = """
+    conv1 norm1 pool1 relu1 conv2 relu2 norm2 spatial2 pool2
+    conv3 relu3 conv4 relu4 conv5 relu5 pool5
+    fc6 relu6 drop6 fc7 relu7 drop7 fc8
+"""
+ONE_WEIRD_TRICK_LAYERS = """
+    conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 conv4 relu4 conv5 relu5 pool5
+    drop6 fc6 relu6 drop7 fc7 relu7 fc8
+"""
+LOCAL_LAYERS = """
+    conv1 relu1 pool1 norm1 conv2 relu2 norm2 pool2 local3 relu3 local4 relu4 fc10
+"""
 CIFAR_LAYERS = """
     conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 pool3 fc64 relu4 fc10
 """
@@ -129,7 +194,10 @@ CIFAR_LAYERS = """
     "name, layers",
     [
         ("alexnet-paper", ALEXNET_LAYERS),
+        ("alexnet-source", SOURCE_LAYERS),
+        ("alexnet-owt", ONE_WEIRD_TRICK_LAYERS),
         ("vgg-a-lrn", VGG_A_LRN_LAYERS),
+        ("cifar-11pct", LOCAL_LAYERS),
         ("cifar-80sec", CIFAR_LAYERS),
     ],
 )
@@ -191,6 +259,28 @@ def test_alexnet_initialisation():
         assert np.all(layer["bias"] == (1 if ones else 0)), name
 
 
+@pytest.mark.parametrize(
+    "name, middle, hidden, one",
+    [
+        ("alexnet-source", 0.03, 0.01, 1.0),  # layers-145.cfg
+        ("alexnet-caffe", 0.01, 0.005, 0.1),
+        ("alexnet-caffenet", 0.01, 0.005, 1.0),
+    ],
+)
+def test_initialisation_of_variants(name, middle, hidden, one):
+    """AlexNet §5 biases: what the program and Caffe set instead."""
+    rows = {row.name: row for row in build(name).rows if isinstance(row, Conv | Dense)}
+    drawn = {row: rows[row].init for row in rows}
+    assert drawn == {
+        **dict.fromkeys(("conv1", "conv2", "fc8"), 0.01),
+        **dict.fromkeys(("conv3", "conv4", "conv5"), middle),
+        **dict.fromkeys(("fc6", "fc7"), hidden),
+    }
+    ones = {row for row in rows if rows[row].bias == one}
+    assert ones == {"conv2", "conv4", "conv5", "fc6", "fc7"}
+    assert all(rows[row].bias == 0 for row in rows.keys() - ones)
+
+
 def test_vgg_initialisation():
     """VGG §3.1: N(0, variance 1e-2), biases 0."""
     for layer in jax.jit(narrow("vgg-a", 17).init)(KEY).values():
@@ -221,10 +311,20 @@ def test_glorot_initialisation():
             {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc64": 0.1, "fc10": 0.1},
         ),
         ("figure1", {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}),
+        (
+            "cifar-11pct",
+            {
+                "conv1": 1e-4,
+                "conv2": 0.01,
+                "local3": 0.04,
+                "local4": 0.04,
+                "fc10": 0.01,
+            },
+        ),
     ],
 )
 def test_cifar_initialisation(name, deviations):
-    """cuda-convnet 80sec, AlexNet §3.1: `layers-80sec.cfg`, `layers-19pct.cfg`."""
+    """cuda-convnet 80sec, AlexNet §3.1, cuda-convnet 11pct: as in their files."""
     params = build(name).init(KEY)
     assert params.keys() == deviations.keys()
     for layer, deviation in deviations.items():
@@ -265,12 +365,18 @@ def test_nets_without_dropout_train_without_a_key(name):
     assert traced(build(name), train=True) == build(name).shapes()
 
 
-def test_inverted_dropout_only_in_vgg():
+def test_inverted_dropout():
     """AlexNet §4.2 multiplies by 0.5 in tests; VGG §3.1 follows Caffe, which does not.
 
-    Seen from the rows: whole nets, in test mode, are compared with ONNX below.
+    Seen from the rows: whole nets, in test mode, are compared with ONNX elsewhere.
     """
-    for name, inverted in (("alexnet-paper", False), ("vgg-d", True)):
+    for name, inverted in (
+        ("alexnet-paper", False),
+        ("alexnet-source", False),
+        ("alexnet-caffe", True),
+        ("alexnet-owt", True),
+        ("vgg-d", True),
+    ):
         drops = [row for row in build(name).rows if isinstance(row, Dropout)]
         assert [(d.rate, d.inverted) for d in drops] == [(0.5, inverted)] * 2
 
@@ -316,170 +422,12 @@ def test_image_of_another_size(size):
         traced(net, size, train=False)
 
 
-# The same nets in ONNX, by its reference evaluator. Layers are written as the papers
-# and the original program list them, in ONNX's own terms.
-
-
-class LRN(OpRun):
-    """ONNX's formula; onnx 1.23's own evaluator takes the images for the maps."""
-
-    op_domain = ""
-
-    def _run(self, x, alpha=None, beta=None, bias=None, size=None):
-        squares = np.pad(x**2, [(0, 0), (size // 2, size // 2), (0, 0), (0, 0)])
-        energy = sum(squares[:, i : i + x.shape[1]] for i in range(size))
-        return ((x / (bias + alpha / size * energy) ** beta).astype(x.dtype),)
-
-
-def assert_agrees(name, layers, *, image_size, images=2, **switches):
-    """Every feature that the ONNX graph also names, for random weights and images."""
-    net = build(name, image_size=image_size, classes=10, **switches)
-    params = weights(net)
-    shape = (images, *net.input_shape)
-    x = 60 * np.random.default_rng(1).standard_normal(shape, np.float32)
-
-    graph = onnx.parser.parse_graph(f"g (float[N] images) => () {{ {layers} }}")
-    for layer, values in params.items():
-        kernel = values["kernel"]
-        if kernel.ndim == 4:
-            kernel = kernel.transpose(3, 2, 0, 1)
-        for suffix, array in (("w", kernel), ("b", values["bias"])):
-            tensor = onnx.numpy_helper.from_array(array, f"{layer}_{suffix}")
-            graph.initializer.append(tensor)
-    names = [output for node in graph.node for output in node.output]
-    shared = [output for output in names if output in net.shapes()]
-    graph.output.extend(onnx.helper.make_empty_tensor_value_info(s) for s in shared)
-    opset = onnx.helper.make_opsetid("", 21)
-    model = onnx.helper.make_model(graph, opset_imports=[opset])
-    evaluator = ReferenceEvaluator(model, new_ops=[LRN])
-    theirs = evaluator.run(None, {"images": x.transpose(0, 3, 1, 2)})
-
-    logits, ours = jax.jit(functools.partial(net.apply, train=False))(params, x)
-    np.testing.assert_array_equal(logits, ours[shared[-1]])
-    assert {row.name for row in net.rows} - set(shared) <= {"drop6", "drop7"}
-    for layer, expected in zip(shared, theirs, strict=True):
-        if expected.ndim == 4:
-            expected = expected.transpose(0, 2, 3, 1)
-        assert ours[layer].shape == expected.shape, layer
-        gap = np.abs(ours[layer] - expected).max() / np.abs(expected).max()
-        assert gap < 1e-4, (layer, gap)
-
-
-ALEXNET = """
-    conv1 = Conv <strides = [4, 4], pads = [0, 0, 3, 3]> (images, conv1_w, conv1_b)
-    relu1 = Relu(conv1)
-    a1, b1 = Split <axis = 1, num_outputs = 2> (relu1)
-    c1 = LRN <size = 5, alpha = 5e-4, beta = 0.75, bias = 2.0> (a1)
-    d1 = LRN <size = 5, alpha = 5e-4, beta = 0.75, bias = 2.0> (b1)
-    norm1 = Concat <axis = 1> (c1, d1)
-    pool1 = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (norm1)
-    conv2 = Conv <group = 2, pads = [2, 2, 2, 2]> (pool1, conv2_w, conv2_b)
-    relu2 = Relu(conv2)
-    a2, b2 = Split <axis = 1, num_outputs = 2> (relu2)
-    c2 = LRN <size = 5, alpha = 5e-4, beta = 0.75, bias = 2.0> (a2)
-    d2 = LRN <size = 5, alpha = 5e-4, beta = 0.75, bias = 2.0> (b2)
-    norm2 = Concat <axis = 1> (c2, d2)
-    pool2 = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (norm2)
-    conv3 = Conv <pads = [1, 1, 1, 1]> (pool2, conv3_w, conv3_b)
-    relu3 = Relu(conv3)
-    conv4 = Conv <group = 2, pads = [1, 1, 1, 1]> (relu3, conv4_w, conv4_b)
-    relu4 = Relu(conv4)
-    conv5 = Conv <group = 2, pads = [1, 1, 1, 1]> (relu4, conv5_w, conv5_b)
-    relu5 = Relu(conv5)
-    pool5 = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (relu5)
-    last = Transpose <perm = [0, 2, 3, 1]> (pool5)
-    flat = Flatten(last)
-    fc6 = Gemm(flat, fc6_w, fc6_b)
-    relu6 = Relu(fc6)
-    fc7 = Gemm <alpha = 0.5> (relu6, fc7_w, fc7_b)
-    relu7 = Relu(fc7)
-    fc8 = Gemm <alpha = 0.5> (relu7, fc8_w, fc8_b)
-"""
-
-
-def test_alexnet_agrees_with_onnx():
-    """AlexNet §3.5: a 76 image is one of 79 with 3 zeros more, as 224 is of 227."""
-    assert_agrees("alexnet-paper", ALEXNET, image_size=76)
-
-
-CIFAR = """
-    conv1 = Conv <pads = [2, 2, 2, 2]> (images, conv1_w, conv1_b)
-    relu1 = Relu(conv1)
-    pool1 = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (relu1)
-    conv2 = Conv <pads = [2, 2, 2, 2]> (pool1, conv2_w, conv2_b)
-    relu2 = Relu(conv2)
-    pool2 = AveragePool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (relu2)
-    conv3 = Conv <pads = [2, 2, 2, 2]> (pool2, conv3_w, conv3_b)
-    relu3 = Relu(conv3)
-    pool3 = AveragePool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (relu3)
-    last = Transpose <perm = [0, 2, 3, 1]> (pool3)
-    flat = Flatten(last)
-"""
-
-
-def test_cifar_80sec_agrees_with_onnx():
-    """cuda-convnet 80sec: 32, 16, 8 and 4 pixels, averages of clipped windows."""
-    head = """
-        fc64 = Gemm(flat, fc64_w, fc64_b)
-        relu4 = Relu(fc64)
-        fc10 = Gemm(relu4, fc10_w, fc10_b)
-    """
-    assert_agrees("cifar-80sec", CIFAR + head, image_size=32)
-
-
-def test_figure_1_agrees_with_onnx():
-    """AlexNet §3.1: as 80sec, without its hidden fully-connected layer."""
-    head = "fc10 = Gemm(flat, fc10_w, fc10_b)"
-    assert_agrees("figure1", CIFAR + head, image_size=32)
-
-
-@pytest.mark.parametrize(
-    "name, sizes",
-    [
-        ("vgg-a-lrn", "3 | 3 | 3 3 | 3 3 | 3 3"),
-        ("vgg-c", "3 3 | 3 3 | 3 3 1 | 3 3 1 | 3 3 1"),
-        ("vgg-d", "3 3 | 3 3 | 3 3 3 | 3 3 3 | 3 3 3"),
-    ],
-)
-def test_vgg_agrees_with_onnx(name, sizes):
-    """VGG Table 1: kernel sizes of each block; 2x2 maximum after each."""
-    layers, before = [], "images"
-    for block, convolutions in enumerate(sizes.split("|"), start=1):
-        for i, size in enumerate(convolutions.split(), start=1):
-            it, pad = f"{block}_{i}", int(size) // 2
-            layers.append(
-                f"conv{it} = Conv <kernel_shape = [{size}, {size}], pads = [{pad}, "
-                f"{pad}, {pad}, {pad}]> ({before}, conv{it}_w, conv{it}_b) "
-                f"relu{it} = Relu(conv{it})"
-            )
-            before = f"relu{it}"
-            if name == "vgg-a-lrn" and it == "1_1":
-                layers.append("norm1_1 = LRN <size = 5, alpha = 5e-4, bias = 2.0,")
-                layers.append("beta = 0.75> (relu1_1)")
-                before = "norm1_1"
-        layers.append(
-            f"pool{block} = MaxPool <kernel_shape = [2, 2], strides = [2, 2], "
-            f"ceil_mode = 1> ({before})"
-        )
-        before = f"pool{block}"
-    head = """
-        last = Transpose <perm = [0, 2, 3, 1]> (pool5)
-        flat = Flatten(last)
-        fc6 = Gemm(flat, fc6_w, fc6_b)
-        relu6 = Relu(fc6)
-        fc7 = Gemm(relu6, fc7_w, fc7_b)
-        relu7 = Relu(fc7)
-        fc8 = Gemm(relu7, fc8_w, fc8_b)
-    """
-    # 33 pixels leave 2x2 in pool5, so that fc6 sees rows and columns.
-    assert_agrees(name, "\n".join(layers) + head, image_size=33, images=1)
-
-
 @pytest.mark.parametrize(
     ("switches", "message"),
     [
         ({"activation": "gelu"}, "activation 'gelu': choose from relu, tanh"),
-        ({"column": "F"}, "column 'F': choose from A, B, C, D, E"),
+        ({"column": "F"}, "column 'F': choose from A, B, B 5x5, C, D, E"),
+        ({"head": "conv"}, "head 'conv': choose from fc, dense, gap"),
         ({"init": "he"}, "init 'he': choose from paper, glorot"),
         ({"classes": 0}, "classes 0: a whole number"),
         ({"dropout": "half"}, "dropout 'half': a number"),
@@ -503,3 +451,129 @@ def test_images_of_another_layout_are_named(shape):
             net.apply(params, jnp.zeros(shape), train=False)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+# Parts of a net, and images of any size
+
+
+def operations(function, *arguments):
+    """How often each primitive is called, before any compiler drops what is unused."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    return Counter(equation.primitive.name for equation in closed.jaxpr.eqns)
+
+
+def test_nothing_behind_until_is_computed():
+    """VGG Table 1: relu3_3 is behind seven convolutions, of an image of any size."""
+    net = build("vgg-d")
+    params = counted("vgg-d")
+    reached = {name: params[name] for name in list(params)[:7]}
+    assert "conv3_3" in reached
+    images = jax.ShapeDtypeStruct((1, 100, 60, 3), jnp.float32)
+    apply = functools.partial(net.apply, train=False, until="relu3_3")
+    found, features = jax.eval_shape(apply, reached, images)
+    assert list(features)[-1] == "relu3_3"
+    assert found.shape == features["relu3_3"].shape == (1, 25, 15, 256)
+    counts = operations(apply, reached, images)
+    assert counts["conv_general_dilated"] == 7
+    assert counts["dot_general"] == 0
+
+
+def test_until_is_the_feature_of_the_whole_net():
+    net = build("cifar-11pct")
+    params = net.init(KEY)
+    images = jax.random.normal(KEY, (2, 24, 24, 3))
+    _, features = net.apply(params, images, train=False)
+    for layer in ("relu1", "local3", "fc10"):
+        found, _ = net.apply(params, images, train=False, until=layer)
+        np.testing.assert_array_equal(found, features[layer])
+
+
+def test_an_unknown_layer_names_the_closest():
+    net = build("vgg-d")
+    with pytest.raises(InputError, match="vgg-d: no layer 'relu33'; perhaps 'relu3_3'"):
+        traced(net, train=False, until="relu33")
+
+
+def test_dense_head_is_the_fully_connected_one():
+    """VGG §3.2: at 224 pixels the same logits, from the same parameters."""
+    fc, dense = (build("vgg-a", width=1 / 16, head=head) for head in ("fc", "dense"))
+    params = weights(fc)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(
+        jnp.shape, jax.eval_shape(dense.init, KEY)
+    )
+    images = 60 * jax.random.normal(KEY, (2, 224, 224, 3))
+    expected, ours = (
+        jax.jit(functools.partial(net.apply, train=False))(params, images)[0]
+        for net in (fc, dense)
+    )
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_dense_head_of_a_larger_image():
+    """VGG §3.2: 256 pixels make a map of 2x2 class scores."""
+    shapes = traced(build("vgg-d", head="dense"), 256, train=False)
+    assert shapes["fc6"] == shapes["fc7"] == (2, 2, 4096)
+    assert shapes["fc8"] == (2, 2, 1000)
+    assert shapes["average"] == (1000,)
+
+
+def test_global_average_needs_no_hidden_layers():
+    """VGG Table 2: without fc6 and fc7, 15 of D's 138 million parameters are left."""
+    params = counted("vgg-d", head="gap")
+    hidden = 25088 * 4096 + 4096 + 4096**2 + 4096
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert total == paper.PARAMETERS["vgg-d"] - hidden - (4096 - 512) * 1000
+    assert traced(build("vgg-d", head="gap"), 100, train=False)["fc8"] == (1000,)
+
+
+def test_width():
+    """VGG Table 1: a quarter of the kernels and of the hidden units."""
+    shapes = build("vgg-d", width=0.25).shapes()
+    maps = [shapes[f"conv{block}_1"][-1] for block in range(1, 6)]
+    assert maps == [16, 32, 64, 128, 128]
+    assert (shapes["fc6"], shapes["fc8"]) == ((1024,), (1000,))
+
+
+# Activations computed again
+
+
+def test_remat_changes_no_gradient():
+    """AlexNet §4.2: the masks of dropout are those of the forward pass, too."""
+    images = jax.random.normal(KEY, (2, 52, 52, 3))
+    params = weights(narrow("alexnet-paper", 52))
+
+    def loss(params, net):
+        logits, _ = net.apply(params, images, train=True, key=KEY)
+        return jnp.square(logits).mean()
+
+    kept, again = (
+        jax.jit(jax.grad(functools.partial(loss, net=net)))(params)
+        for net in (
+            narrow("alexnet-paper", 52),
+            narrow("alexnet-paper", 52, remat=True),
+        )
+    )
+    for ours, expected in zip(*map(jax.tree.leaves, (again, kept)), strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_the_backward_pass_of_remat_keeps_no_activations():
+    """VGG Table 1: only what pooling leaves, of the thirteen convolutions of D."""
+    params = counted("vgg-d", width=1 / 16)
+    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+
+    def kept(remat):
+        net = build("vgg-d", width=1 / 16, remat=remat)
+
+        def forward(params, images):
+            return jax.vjp(lambda p: net.apply(p, images, train=False)[0], params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(forward, params, images))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        return sum(leaf.size for leaf in leaves) - parameters
+
+    pools = [build("vgg-d", width=1 / 16).shapes()[f"pool{i}"] for i in range(1, 6)]
+    bound = sum(math.prod(shape) for shape in pools) + 224 * 224 * 3 + 100_000
+    assert kept(True) < bound < kept(False) / 3

@@ -1,5 +1,6 @@
 """What the summary says of a net, against the net itself and the papers."""
 
+import dataclasses
 import io
 import math
 
@@ -34,7 +35,7 @@ def test_rows_are_the_nets(name):
 
 @pytest.mark.parametrize("name", paper.PARAMETERS)
 def test_sum_of_parameters(name):
-    """AlexNet §3.5, VGG Table 2, cuda-convnet 80sec: exact numbers of parameters."""
+    """AlexNet §3.5, VGG Table 2, One weird trick: exact numbers of parameters."""
     parameters = sum(row.parameters for row in summary.rows(build(name)))
     assert parameters == paper.PARAMETERS[name]
 
@@ -90,19 +91,58 @@ def test_three_small_kernels_see_what_a_large_one_sees():
         assert more == (kernel - 1) * 4  # pixels of the image between those of pool2
 
 
-@pytest.mark.parametrize("layer", ["conv1", "pool1", "conv2", "pool2", "conv3"])
-def test_gradient_touches_the_receptive_field(layer):
-    net = build("cifar-80sec", image_size=64)  # conv3 sees more than 32 pixels
+@pytest.mark.parametrize(
+    "name, layers, switches",
+    [
+        ("alexnet-paper", "conv1 pool2 pool5", {}),
+        ("alexnet-paper", "pool2 pool5", {"pooling": "2/2"}),
+        ("alexnet-source", "spatial2 pool5", {}),
+        ("alexnet-caffe", "pool5", {}),
+        ("alexnet-caffenet", "pool5", {}),
+        ("alexnet-owt", "pool5", {}),
+        ("vgg-a", "conv3_2 pool5", {"width": 1 / 16}),
+        ("vgg-b", "pool5", {"width": 1 / 16}),
+        ("vgg-b-5x5", "pool5", {"width": 1 / 16}),
+        ("vgg-c", "pool5", {"width": 1 / 16}),
+        ("vgg-d", "pool5", {"width": 1 / 16}),
+        ("vgg-e", "conv5_4", {"width": 1 / 16}),
+        ("cifar-80sec", "conv1 pool2 pool3", {}),
+        ("cifar-18pct", "norm2 pool3", {}),
+        ("cifar-13pct", "local4", {}),
+        ("cifar-11pct", "norm2 local4", {}),
+    ],
+)
+def test_gradient_touches_the_receptive_field(name, layers, switches):
+    """AlexNet §3.4, VGG §2.3: pixels that one output sees, measured from gradients."""
+    for layer in layers.split():
+        assert_field_is_touched(name, layer, switches)
+
+
+def assert_field_is_touched(name, layer, switches):
+    """Of an image so large that the middle output sees no border."""
+    whole = summary.rows(build(name, image_size=600, **switches))
+    (field,) = (row.receptive_field for row in whole if row.name == layer)
+    net = build(name, image_size=max(field + min(80, field), 64), **switches)
     (row,) = (row for row in summary.rows(net) if row.name == layer)
-    params = net.init(jax.random.key(0))
-    images = jax.random.normal(jax.random.key(1), (8, 64, 64, 3))
-    centre = row.shape[0] // 2
+    rows = net.rows[: list(net.shapes()).index(layer) + 1]
+    net = dataclasses.replace(net, rows=rows)
+    rng = np.random.default_rng(0)
+    params, images = jax.tree.map(
+        lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
+        (
+            jax.eval_shape(net.init, jax.random.key(0)),
+            jax.ShapeDtypeStruct((2, *net.input_shape), jnp.float32),
+        ),
+    )
+    top, left = (n // 2 for n in row.shape[:2])
 
-    def unit(images):
-        features = net.apply(params, images, train=False)[1]
-        return features[layer][:, centre, centre].sum()
+    @jax.jit
+    @jax.grad
+    def slopes(images, params):
+        reached, _ = net.apply(params, images, train=False)
+        return reached[:, top, left].sum()
 
-    touched = np.asarray(jax.grad(unit)(images)) != 0
+    touched = np.asarray(slopes(images, params)) != 0
     for axes in ((0, 2, 3), (0, 1, 3)):
         (pixels,) = np.nonzero(touched.any(axis=axes))
         assert pixels[-1] - pixels[0] + 1 == len(pixels) == row.receptive_field

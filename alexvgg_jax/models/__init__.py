@@ -8,6 +8,7 @@ logits, features = net.apply(params, images, train=False)
 import dataclasses
 import difflib
 import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast, get_args, get_type_hints
 
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import alexnet, cifar, vgg
-from alexvgg_jax.models.layers import Layer, Shape
+from alexvgg_jax.models.layers import Dense, Layer, Local, Pool, Shape
 
 Params = dict[str, dict[str, Array]]  # layer -> {"kernel", "bias"}
 Features = dict[str, Array]  # layer -> its output
@@ -28,13 +29,14 @@ MODELS = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
 
 class _Network(nn.Module):
     rows: tuple[Layer, ...]
+    first: int  # place of the first of them in the whole net
 
     @nn.compact
     def __call__(
         self, x: Array, *, train: bool, key: PRNGKeyArray | None
     ) -> tuple[Array, Features]:
         features = {}
-        for i, row in enumerate(self.rows):
+        for i, row in enumerate(self.rows, start=self.first):
             row_key = None if key is None else jax.random.fold_in(key, i)
             x = row(x, train=train, key=row_key)
             features[row.name] = x
@@ -48,6 +50,7 @@ class Model:
     name: str
     rows: tuple[Layer, ...]
     image_size: int
+    remat: bool = False  # the backward pass keeps what pooling leaves, no more
 
     @property
     def input_shape(self) -> Shape:
@@ -60,7 +63,7 @@ class Model:
     def init(self, key: PRNGKeyArray) -> Params:
         """Float32 parameters drawn as the paper draws them: layer -> kernel, bias."""
         images = jnp.zeros((1, *self.input_shape))
-        variables = _Network(self.rows).init(key, images, train=False, key=None)
+        variables = _Network(self.rows, 0).init(key, images, train=False, key=None)
         return cast(Params, variables["params"])
 
     def apply(
@@ -70,25 +73,66 @@ class Model:
         *,
         train: bool,
         key: PRNGKeyArray | None = None,
-    ) -> tuple[Float[Array, "batch classes"], Features]:
+        until: str | None = None,
+    ) -> tuple[Float[Array, "batch *output"], Features]:
         """Logits, and every layer's output by name (`jit` drops those unused).
 
         `images` are NHWC with the mean subtracted, 0 to 255 wide as in both papers.
-        `key` draws the dropout masks; only training needs it. Raises InputError for
-        images that the net was not built for.
+        `key` draws the dropout masks; only training needs it. With `until`, that
+        layer's output instead of logits: nothing behind it is computed, and `params`
+        need not reach further. Raises InputError for images that the net was not built
+        for; layers before the first fully-connected one take any size.
         """
         if images.ndim != 4 or images.shape[3] != 3:
             raise InputError(f"{self.name}: images are NHWC in RGB, got {images.shape}")
-        built, given = self.shapes(), images.shape[1:]
-        if _shapes(self.name, self.rows, given) != built:
-            raise InputError(
-                f"{self.name}: built for {self.image_size}x{self.image_size} images, "
-                f"got {given[0]}x{given[1]}; build(..., image_size=) sets another size"
+        rows = self.rows if until is None else self._until(until)
+        self._check_size(rows, images.shape[1:])
+
+        x, features = images, {}
+        for first, block in _blocks(rows):
+            network = _Network(block, first)
+
+            def compute(params, x, key, network=network):
+                return network.apply({"params": params}, x, train=train, key=key)
+
+            compute = jax.checkpoint(compute) if self.remat else compute
+            x, found = cast(tuple[Array, Features], compute(params, x, key))
+            features |= found
+        return x, features
+
+    def _until(self, layer: str) -> tuple[Layer, ...]:
+        names = [row.name for row in self.rows]
+        if layer not in names:
+            raise InputError(f"{self.name}: no layer {layer!r}{_closest(layer, names)}")
+        return self.rows[: names.index(layer) + 1]
+
+    def _check_size(self, rows: tuple[Layer, ...], given: Shape) -> None:
+        """Layers with a weight for every place need the shapes that they were built
+        for, and so do all before them."""
+        built = self.shapes()
+        shapes = _shapes(self.name, rows, given)
+        before: Shape = self.input_shape
+        for i, row in enumerate(rows):
+            of_a_place = isinstance(row, Local) or (
+                isinstance(row, Dense) and len(before) == 3
             )
-        outputs = _Network(self.rows).apply(
-            {"params": params}, images, train=train, key=key
-        )
-        return cast(tuple[Array, Features], outputs)
+            if of_a_place and any(shapes[r.name] != built[r.name] for r in rows[:i]):
+                raise InputError(
+                    f"{self.name}: built for {self.image_size}x{self.image_size} "
+                    f"images, got {given[0]}x{given[1]}; build(..., image_size=) sets "
+                    "another size"
+                )
+            before = built[row.name]
+
+
+def _blocks(rows: tuple[Layer, ...]) -> Iterator[tuple[int, tuple[Layer, ...]]]:
+    """The rows up to each pooling layer, behind which activations are small, and the
+    place of their first."""
+    first = 0
+    for end, row in enumerate(rows, start=1):
+        if isinstance(row, Pool) or end == len(rows):
+            yield first, rows[first:end]
+            first = end
 
 
 def _shapes(name: str, rows: tuple[Layer, ...], shape: Shape) -> dict[str, Shape]:
@@ -118,9 +162,11 @@ def _smallest(rows: tuple[Layer, ...]) -> int:
     return next(filter(fits, itertools.count(1)))
 
 
-def build(name: str, **switches: Any) -> Model:
+def build(name: str, *, remat: bool = False, **switches: Any) -> Model:
     """The network of a row of MODELS; keywords override that row's switches.
 
+    With `remat` the backward pass computes the activations between two pooling layers
+    again instead of keeping them: the same numbers for less memory and more time.
     Raises InputError for an unknown name or switch, and for an image that is too small.
     """
     if name not in MODELS:
@@ -133,7 +179,7 @@ def build(name: str, **switches: Any) -> Model:
             raise InputError(f"{name}: unknown switch {switch!r}{hint}")
         _check(f"{name}: {switch} {value!r}", value, hints[switch])
     row = dataclasses.replace(row, **switches)
-    model = Model(name, row.layers(), row.image_size)
+    model = Model(name, row.layers(), row.image_size, remat)
     model.shapes()
     return model
 
@@ -150,6 +196,6 @@ def _check(what: str, value: Any, hint: Any) -> None:
         raise InputError(f"{what}: a number")
 
 
-def _closest(name: str, known: dict[str, Any]) -> str:
+def _closest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"; perhaps {close[0]!r}?" if close else f"; choose from {', '.join(known)}"

@@ -1,16 +1,19 @@
-"""The CIFAR-10 nets: the original program's, and the one of AlexNet's figure 1."""
+"""The CIFAR-10 nets of the original program (`example-layers/`, `layers-cifar/`).
+
+Their deviations are those of the files; their rates and decays are in `config.RECIPES`.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
-from alexvgg_jax.models.layers import Conv, Dense, Layer, Pool, activation
+from alexvgg_jax.models.layers import LRN, Conv, Dense, Layer, Local, Pool, activation
 
 
 @dataclass(frozen=True)
-class Cifar80Sec:
+class FiveLayers:
     """cuda-convnet 80sec: `layers-80sec.cfg`, "26% error in 80 seconds".
 
-    (32, 32, 3) -> (classes,). Its deviations are those of the file.
+    (32, 32, 3) -> (classes,).
     """
 
     classes: int = 10
@@ -19,7 +22,7 @@ class Cifar80Sec:
 
     def layers(self) -> tuple[Layer, ...]:
         return (
-            *_three_convolutions(self.activation),
+            *FourLayers(activation=self.activation).layers()[:-1],
             Dense("fc64", 64, init=0.1),
             activation(self.activation, "4"),
             Dense("fc10", self.classes, init=0.1),
@@ -27,37 +30,76 @@ class Cifar80Sec:
 
 
 @dataclass(frozen=True)
-class Figure1:
-    """AlexNet §3.1: the four-layer CNN of figure 1, three convolutions and one softmax.
+class FourLayers:
+    """cuda-convnet 19pct: `layers-19pct.cfg`, three convolutions and one softmax.
 
-    (32, 32, 3) -> (classes,). The paper does not print its layers; these are the
-    program's own four-layer CIFAR-10 net (`layers-19pct.cfg`).
+    (32, 32, 3) -> (classes,). AlexNet §3.1: the net of figure 1 has four layers too,
+    which the paper does not print; it is taken for this one. cuda-convnet 18pct: `lrn`
+    normalises over 3x3 pixels behind pool1 and pool2 (`layers-18pct.cfg`).
     """
 
     classes: int = 10
     image_size: int = 32
     activation: Literal["relu", "tanh"] = "relu"
+    lrn: bool = False
 
     def layers(self) -> tuple[Layer, ...]:
-        return (
-            *_three_convolutions(self.activation),
+        rows = (
+            Conv("conv1", 32, 5, pad=2, init=0.0001),
+            activation(self.activation, "1"),
+            Pool("pool1"),
+            LRN("norm1", size=3, alpha=5e-5 / 9, k=1.0, over="pixels"),
+            Conv("conv2", 32, 5, pad=2, init=0.01),
+            activation(self.activation, "2"),
+            Pool("pool2", kind="average"),
+            LRN("norm2", size=3, alpha=5e-5 / 9, k=1.0, over="pixels"),
+            Conv("conv3", 64, 5, pad=2, init=0.01),
+            activation(self.activation, "3"),
+            Pool("pool3", kind="average"),
             Dense("fc10", self.classes, init=0.01),
         )
+        return tuple(row for row in rows if self.lrn or not isinstance(row, LRN))
 
 
-def _three_convolutions(function: str) -> tuple[Layer, ...]:
-    """The convolutions that `layers-80sec.cfg` and `layers-19pct.cfg` share."""
-    return (
-        Conv("conv1", 32, 5, pad=2, init=0.0001),
-        activation(function, "1"),
-        Pool("pool1"),
-        Conv("conv2", 32, 5, pad=2, init=0.01),
-        activation(function, "2"),
-        Pool("pool2", kind="average"),
-        Conv("conv3", 64, 5, pad=2, init=0.01),
-        activation(function, "3"),
-        Pool("pool3", kind="average"),
-    )
+@dataclass(frozen=True)
+class ConvLocal:
+    """cuda-convnet 13pct: `layers-conv-local-13pct.cfg`, two of its layers local.
+
+    (24, 24, 3) -> (classes,). cuda-convnet 12pct: the same layers. cuda-convnet 11pct:
+    `lrn` normalises over 9 maps, behind pool1 and before pool2, and `local3` has 64
+    kernels (`layers-conv-local-11pct.cfg`).
+    """
+
+    classes: int = 10
+    image_size: int = 24
+    activation: Literal["relu", "tanh"] = "relu"
+    lrn: bool = False
+    local3: int = 32  # kernels at each position of the first local layer
+
+    def layers(self) -> tuple[Layer, ...]:
+        rows = (
+            Conv("conv1", 64, 5, pad=2, init=0.0001),
+            activation(self.activation, "1"),
+            Pool("pool1"),
+            LRN("norm1", size=9, alpha=0.001 / 9, k=1.0),
+            Conv("conv2", 64, 5, pad=2, init=0.01),
+            activation(self.activation, "2"),
+            LRN("norm2", size=9, alpha=0.001 / 9, k=1.0),
+            Pool("pool2"),
+            Local("local3", self.local3, 3, pad=1, init=0.04),
+            activation(self.activation, "3"),
+            Local("local4", 32, 3, pad=1, init=0.04),
+            activation(self.activation, "4"),
+            Dense("fc10", self.classes, init=0.01),
+        )
+        return tuple(row for row in rows if self.lrn or not isinstance(row, LRN))
 
 
-VARIANTS = {"cifar-80sec": Cifar80Sec(), "figure1": Figure1()}
+VARIANTS = {
+    "cifar-80sec": FiveLayers(),
+    "cifar-19pct": FourLayers(),
+    "cifar-18pct": FourLayers(lrn=True),
+    "cifar-13pct": ConvLocal(),
+    "cifar-11pct": ConvLocal(lrn=True, local3=64),
+    "figure1": FourLayers(),
+}

@@ -2,16 +2,17 @@
 
 A network is a tuple of rows such as `Conv("conv1", 96, 11, stride=4)`. A row knows its
 output shape (`output`) and computes it (`__call__`, inside a Linen compact method,
-where `nn.Conv` finds its parameters by the row's name). Images are NHWC, kernels HWIO.
+where `_parameters` are found by the row's name). Images are NHWC, kernels HWIO.
 
-Every window follows the rule of the original program (`layer.py`, LocalLayerParser):
-as many windows as it takes to cover the image, the last one reading past the right and
-bottom border. So a 224 image gives AlexNet's conv1 55 windows, as a 227 image does.
+Windows follow the rule of the original program (`layer.py`, LocalLayerParser): as many
+as it takes to cover the image, the last one reading past the right and bottom border.
+So a 224 image gives AlexNet's conv1 55 windows, as a 227 image does.
 """
 
 import functools
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -38,22 +39,48 @@ class Layer(Protocol):
     def __call__(self, x: Array, *, train: bool, key: PRNGKeyArray | None) -> Array: ...
 
 
-def windows(n: int, size: int, stride: int, pad: int = 0) -> tuple[int, int]:
+def windows(
+    n: int, size: int, stride: int, pad: int = 0, ceil: bool = True
+) -> tuple[int, int]:
     """How many windows cover `n` pixels, and the zeros that the last needs behind them.
 
-    Raises InputError if not even one window fits.
+    With `ceil=False` (Caffe's and torch's convolutions) only whole windows count, and
+    less than no zeros are pixels that none of them sees. Raises InputError if not even
+    one window fits.
     """
-    if n + 2 * pad < size:
+    spare = n + 2 * pad - size
+    if spare < 0:
         raise InputError(f"a {size}x{size} window does not fit {n} pixels")
-    count = 1 + -(-(n + 2 * pad - size) // stride)
+    count = 1 + (-(-spare // stride) if ceil else spare // stride)
     return count, (count - 1) * stride + size - pad - n
 
 
-def weights(init: Init) -> nn.initializers.Initializer:
-    """N(0, init^2), as both papers draw their weights, or Glorot's uniform."""
-    if init == "glorot":
-        return nn.initializers.glorot_uniform()
-    return nn.initializers.normal(init)
+class _Parameters(nn.Module):
+    kernel_shape: Shape
+    kernel_init: nn.initializers.Initializer
+    bias_shape: Shape
+    bias_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        kernel = self.param("kernel", self.kernel_init, self.kernel_shape, jnp.float32)
+        return kernel, self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
+
+
+def _parameters(
+    row: "Conv | Local | Dense | SlidingDense", kernel: Shape, bias: Shape
+) -> tuple[Array, Array]:
+    """A row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias."""
+    if row.init == "glorot":
+        draw = nn.initializers.glorot_uniform()
+    else:
+        draw = nn.initializers.normal(row.init)
+    constant = nn.initializers.constant(row.bias)
+    return _Parameters(kernel, draw, bias, constant, name=row.name)()
+
+
+def _add_bias(y: Array, bias: Array) -> Array:
+    return y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
 
 
 @dataclass(frozen=True)
@@ -72,11 +99,63 @@ class Conv:
     groups: int = 1
     init: Init = 0.01
     bias: float = 0.0
+    ceil: bool = True
+
+    def _windows(self, n: int) -> tuple[int, int]:
+        return windows(n, self.size, self.stride, self.pad, self.ceil)
 
     def output(self, shape: Shape) -> Shape:
         height, width, _ = shape
-        rows, _ = windows(height, self.size, self.stride, self.pad)
-        columns, _ = windows(width, self.size, self.stride, self.pad)
+        return self._windows(height)[0], self._windows(width)[0], self.features
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width maps"],
+        *,
+        train: bool,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch rows columns {self.features}"]:
+        shape = (self.size, self.size, x.shape[3] // self.groups, self.features)
+        kernel, bias = _parameters(self, shape, (self.features,))
+        pads = [(self.pad, self._windows(n)[1]) for n in x.shape[1:3]]
+        return _add_bias(_convolve(x, kernel, self.stride, pads, self.groups), bias)
+
+
+def _convolve(
+    x: Array,
+    kernel: Array,
+    stride: int = 1,
+    pads: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    groups: int = 1,
+) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+@dataclass(frozen=True)
+class Local:
+    """cuda-convnet 13pct: a convolution whose every position has kernels of its own.
+
+    (H, W, C) -> (H', W', features), stride 1. `layer.py`, LocalUnsharedLayerParser: a
+    bias for each position and kernel too.
+    """
+
+    name: str
+    features: int
+    size: int
+    pad: int = 0
+    init: float = 0.01
+    bias: float = 0.0
+
+    def output(self, shape: Shape) -> Shape:
+        height, width, _ = shape
+        rows, columns = (windows(n, self.size, 1, self.pad)[0] for n in (height, width))
         return rows, columns, self.features
 
     def __call__(
@@ -86,28 +165,31 @@ class Conv:
         train: bool,
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch rows columns {self.features}"]:
-        ends = [windows(n, self.size, self.stride, self.pad)[1] for n in x.shape[1:3]]
-        convolve = nn.Conv(
-            self.features,
-            (self.size, self.size),
-            self.stride,
-            [(self.pad, end) for end in ends],
-            feature_group_count=self.groups,
-            kernel_init=weights(self.init),
-            bias_init=nn.initializers.constant(self.bias),
-            name=self.name,
+        rows, columns, features = self.output(x.shape[1:])
+        seen = self.size**2 * x.shape[3]  # by one kernel: rows, columns, maps
+        kernel, bias = _parameters(
+            self, (rows, columns, seen, features), (rows, columns, features)
         )
-        return convolve(x)
+        pad = (self.pad, self.pad)
+        padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
+        taps = itertools.product(range(self.size), repeat=2)
+        seen_here = [padded[:, i : i + rows, j : j + columns] for i, j in taps]
+        patches = jnp.concatenate(seen_here, axis=3)
+        return _add_bias(jnp.einsum("nrci,rcif->nrcf", patches, kernel), bias)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """AlexNet §3.5: fully-connected layer. Flattens (H, W, C) -> (features,)."""
+    """AlexNet §3.5: fully-connected layer. Flattens (H, W, C) -> (features,).
+
+    With `groups=2` each half of the units sees only its own half of the input maps.
+    """
 
     name: str
     features: int
     init: Init = 0.01
     bias: float = 0.0
+    groups: int = 1
 
     def output(self, shape: Shape) -> Shape:
         return (self.features,)
@@ -115,13 +197,66 @@ class Dense:
     def __call__(
         self, x: Float[Array, "batch ..."], *, train: bool, key: PRNGKeyArray | None
     ) -> Float[Array, "batch {self.features}"]:
-        connect = nn.Dense(
-            self.features,
-            kernel_init=weights(self.init),
-            bias_init=nn.initializers.constant(self.bias),
-            name=self.name,
-        )
-        return connect(x.reshape(len(x), -1))
+        seen = math.prod(x.shape[1:]) // self.groups
+        kernel, bias = _parameters(self, (seen, self.features), (self.features,))
+        if self.groups == 1:
+            return _add_bias(x.reshape(len(x), -1) @ kernel, bias)
+        halves = x.reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
+        halves = halves.swapaxes(1, 2).reshape(len(x), self.groups, seen)
+        kernels = kernel.reshape(seen, self.groups, -1)
+        y = jnp.einsum("ngi,igf->ngf", halves, kernels)
+        return _add_bias(y.reshape(len(x), -1), bias)
+
+
+@dataclass(frozen=True)
+class SlidingDense:
+    """VGG §3.2: a fully-connected layer as a convolution over an image of any size.
+
+    (H, W, C) -> (H - size + 1, W - size + 1, features): what `Dense` computes of every
+    `size` x `size` window, with the same parameters.
+    """
+
+    name: str
+    features: int
+    size: int
+    init: Init = 0.01
+    bias: float = 0.0
+
+    def output(self, shape: Shape) -> Shape:
+        height, width, _ = shape
+        rows, columns = (windows(n, self.size, 1)[0] for n in (height, width))
+        return rows, columns, self.features
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width maps"],
+        *,
+        train: bool,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch rows columns {self.features}"]:
+        shape = (self.size**2 * x.shape[3], self.features)
+        kernel, bias = _parameters(self, shape, (self.features,))
+        kernel = kernel.reshape(self.size, self.size, x.shape[3], self.features)
+        return _add_bias(_convolve(x, kernel), bias)
+
+
+@dataclass(frozen=True)
+class GlobalAverage:
+    """VGG §3.2: the mean over all positions. (H, W, C) -> (C,)."""
+
+    name: str
+
+    def output(self, shape: Shape) -> Shape:
+        return shape[-1:]
+
+    def __call__(
+        self,
+        x: Float[Array, "batch height width maps"],
+        *,
+        train: bool,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch maps"]:
+        return x.mean(axis=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -150,11 +285,12 @@ def activation(function: str, suffix: str) -> Activation:
 
 @dataclass(frozen=True)
 class LRN:
-    """AlexNet §3.3: local response normalisation across maps. Keeps the shape.
+    """AlexNet §3.3: local response normalisation. Keeps the shape.
 
     b_i = a_i / (k + alpha * sum_j a_j^2)^beta, the sum over the `size` maps around i
-    that exist. `groups=2` keeps the windows within each GPU's half of the maps. The
-    original program divides alpha by size; the paper's formula, and this, do not.
+    that exist, or `over` the `size` x `size` pixels around i in its own map. `groups=2`
+    keeps the windows within each GPU's half of the maps. The original program divides
+    its alpha by the pixels or maps in a window; the paper's formula, and this, do not.
     """
 
     name: str
@@ -163,6 +299,7 @@ class LRN:
     beta: float = 0.75
     k: float = 2.0
     groups: int = 1
+    over: Literal["maps", "pixels"] = "maps"
 
     def output(self, shape: Shape) -> Shape:
         return shape
@@ -175,15 +312,11 @@ class LRN:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch height width maps"]:
         halves = x.reshape(*x.shape[:-1], self.groups, -1)
-        before = self.size // 2
-        energy = lax.reduce_window(
-            halves * halves,
-            0.0,
-            lax.add,
-            (1, 1, 1, 1, self.size),
-            (1, 1, 1, 1, 1),
-            ((0, 0),) * 4 + ((before, self.size - 1 - before),),
-        )
+        n = self.size
+        window = (1, 1, 1, 1, n) if self.over == "maps" else (1, n, n, 1, 1)
+        pads = tuple((m // 2, m - 1 - m // 2) for m in window)
+        squares = halves * halves
+        energy = lax.reduce_window(squares, 0.0, lax.add, window, (1,) * 5, pads)
         return (halves * (self.k + self.alpha * energy) ** -self.beta).reshape(x.shape)
 
 

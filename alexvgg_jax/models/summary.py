@@ -8,7 +8,17 @@ from rich import box
 from rich.table import Table
 
 from alexvgg_jax.models import Model
-from alexvgg_jax.models.layers import Conv, Dense, Layer, Pool, Shape
+from alexvgg_jax.models.layers import (
+    LRN,
+    Conv,
+    Dense,
+    GlobalAverage,
+    Layer,
+    Local,
+    Pool,
+    Shape,
+    SlidingDense,
+)
 
 FLOAT32_BYTES = 4
 
@@ -34,7 +44,7 @@ def rows(net: Model) -> list[Row]:
     for layer in net.rows:
         size, stride = _window(layer)
         field, jump = field + (size - 1) * jump, jump * stride
-        if isinstance(layer, Dense):
+        if isinstance(layer, Dense | GlobalAverage):
             field = net.image_size  # as every pixel
         after = shapes[layer.name]
         found.append(
@@ -52,14 +62,22 @@ def rows(net: Model) -> list[Row]:
 
 
 def _window(layer: Layer) -> tuple[int, int]:
-    return (layer.size, layer.stride) if isinstance(layer, Conv | Pool) else (1, 1)
+    if isinstance(layer, Conv | Pool):
+        return layer.size, layer.stride
+    if isinstance(layer, Local | SlidingDense):
+        return layer.size, 1
+    if isinstance(layer, LRN) and layer.over == "pixels":
+        return layer.size, 1
+    return 1, 1
 
 
 def _multiply_adds(layer: Layer, before: Shape, after: Shape) -> int:
     if isinstance(layer, Conv):
         return math.prod(after) * layer.size**2 * before[-1] // layer.groups
+    if isinstance(layer, Local | SlidingDense):
+        return math.prod(after) * layer.size**2 * before[-1]
     if isinstance(layer, Dense):
-        return math.prod(before) * math.prod(after)
+        return math.prod(before) * math.prod(after) // layer.groups
     return 0
 
 
