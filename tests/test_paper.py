@@ -7,6 +7,8 @@ import pytest
 
 from alexvgg_jax import paper
 from alexvgg_jax.config import RECIPES
+from alexvgg_jax.models import build
+from alexvgg_jax.models.layers import Conv, Dense, Local
 from alexvgg_jax.models.vgg import TABLE1
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +139,28 @@ def test_neurons_are_the_published_number():
     neurons += height * width * maps - paper.ALEXNET_NEURONS["conv1"]
     published = paper.claim("AlexNet §3.5").published["neurons"]
     assert abs(neurons - published) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("name", "decays", "crop", "drops", "epochs"),
+    [
+        ("cifar-80sec", (0.004, 0.004, 0.004, 0.03, 0.03), 0, (8, 10), 10),
+        ("cifar-19pct", (0.004, 0.004, 0.004, 3.0), 0, (120, 130), 140),
+        ("cifar-18pct", (0.004, 0.004, 0.004, 1.0), 0, (120, 130), 140),
+        ("cifar-13pct", (0.0, 0.0, 0.004, 0.004, 0.004), 24, (500, 510), 520),
+        ("cifar-11pct", (0.0, 0.0, 0.004, 0.004, 0.01), 24, (500, 510), 520),
+    ],
+)
+def test_cifar_recipes_are_those_of_the_files(name, decays, crop, drops, epochs):
+    """cuda-convnet 80sec, cuda-convnet 19pct, cuda-convnet 18pct, cuda-convnet 13pct,
+    cuda-convnet 11pct: epsW, epsB and each layer's wc."""
+    recipe = RECIPES[name][1]
+    optim, net = recipe.optim, build(name)
+    layers = [row.name for row in net.rows if isinstance(row, Conv | Local | Dense)]
+    found = [optim.layer_decay.get(layer, optim.weight_decay) for layer in layers]
+    assert tuple(found) == decays
+    assert (optim.rate, optim.rate * optim.bias_rate) == (0.001, 0.002)
+    assert (recipe.augment.crop, recipe.augment.mirror) == (crop, crop > 0)
+    assert net.image_size == (crop or recipe.data.size)
+    assert optim.drop_epochs == tuple(drop for drop in drops if drop < epochs)
+    assert (recipe.batch, recipe.epochs) == (128, epochs)
