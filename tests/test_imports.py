@@ -15,7 +15,7 @@ LEVELS = (
     {
         "data.sources",
         "augment",
-        "models.layers",
+        "models.operations",
         "loss",
         "optim",
         "mesh",
@@ -23,7 +23,7 @@ LEVELS = (
         "log",
         "report",
     },
-    {"data.batches"},
+    {"data.batches", "models.layers"},
     {"models.alexnet", "models.vgg", "models.cifar"},
     {"models"},
     {"models.summary"},

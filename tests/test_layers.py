@@ -21,10 +21,8 @@ from alexvgg_jax.models.layers import (
     Pool,
     SlidingDense,
     activation,
-    max_pool,
-    max_pool_on_cpu,
-    windows,
 )
+from alexvgg_jax.models.operations import windows
 
 
 @pytest.fixture
@@ -512,25 +510,3 @@ def test_activations():
     assert (relu.name, tanh.name) == ("relu1", "tanh5_1")
     assert_close(compute(relu, x), np.maximum(0, x))
     assert_close(compute(tanh, x), np.tanh(x))
-
-
-@pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 1), (3, 3), (4, 2)])
-@pytest.mark.parametrize("height, width", [(8, 8), (9, 7), (5, 6)])
-def test_the_cpu_gradient_of_max_pooling_is_its_definitions(
-    size, stride, height, width
-):
-    """AlexNet §3.4: equal winners included, the first of them gets the gradient."""
-    random = np.random.default_rng(0)
-    x = jnp.asarray(random.integers(0, 4, (2, height, width, 3)), jnp.float32)
-
-    def gradient(pool):
-        pooled, backward = jax.vjp(lambda x: pool(x, size, stride), x)
-        weights = jnp.arange(pooled.size, dtype=jnp.float32).reshape(pooled.shape)
-        return pooled, backward(weights)[0]
-
-    ours, definition = (
-        jax.jit(gradient, static_argnums=0)(pool)
-        for pool in (max_pool_on_cpu, max_pool)
-    )
-    np.testing.assert_array_equal(ours[0], definition[0])
-    np.testing.assert_allclose(ours[1], definition[1], rtol=1e-6)

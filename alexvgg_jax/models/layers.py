@@ -9,10 +9,9 @@ as it takes to cover the image, the last one reading past the right and bottom b
 So a 224 image gives AlexNet's conv1 55 windows, as a 227 image does.
 """
 
-import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -24,6 +23,14 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.models.operations import (
+    add_bias,
+    convolve,
+    max_pool,
+    normalise,
+    reduce_windows,
+    windows,
+)
 
 Shape = tuple[int, ...]  # one image's activations: (height, width, maps) or (units,)
 Init = float | Literal["glorot"]  # deviation of N(0, std^2), or Glorot's uniform
@@ -37,22 +44,6 @@ class Layer(Protocol):
     def output(self, shape: Shape) -> Shape: ...
 
     def __call__(self, x: Array, *, train: bool, key: PRNGKeyArray | None) -> Array: ...
-
-
-def windows(
-    n: int, size: int, stride: int, pad: int = 0, ceil: bool = True
-) -> tuple[int, int]:
-    """How many windows cover `n` pixels, and the zeros that the last needs behind them.
-
-    With `ceil=False` (Caffe's and torch's convolutions) only whole windows count, and
-    less than no zeros are pixels that none of them sees. Raises InputError if not even
-    one window fits.
-    """
-    spare = n + 2 * pad - size
-    if spare < 0:
-        raise InputError(f"a {size}x{size} window does not fit {n} pixels")
-    count = 1 + (-(-spare // stride) if ceil else spare // stride)
-    return count, (count - 1) * stride + size - pad - n
 
 
 class _Parameters(nn.Module):
@@ -77,10 +68,6 @@ def _parameters(
         draw = nn.initializers.normal(row.init)
     constant = nn.initializers.constant(row.bias)
     return _Parameters(kernel, draw, bias, constant, name=row.name)()
-
-
-def _add_bias(y: Array, bias: Array) -> Array:
-    return y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
 
 
 @dataclass(frozen=True)
@@ -118,24 +105,7 @@ class Conv:
         shape = (self.size, self.size, x.shape[3] // self.groups, self.features)
         kernel, bias = _parameters(self, shape, (self.features,))
         pads = [(self.pad, self._windows(n)[1]) for n in x.shape[1:3]]
-        return _add_bias(_convolve(x, kernel, self.stride, pads, self.groups), bias)
-
-
-def _convolve(
-    x: Array,
-    kernel: Array,
-    stride: int = 1,
-    pads: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
-    groups: int = 1,
-) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        pads,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+        return add_bias(convolve(x, kernel, self.stride, pads, self.groups), bias)
 
 
 @dataclass(frozen=True)
@@ -175,7 +145,7 @@ class Local:
         taps = itertools.product(range(self.size), repeat=2)
         seen_here = [padded[:, i : i + rows, j : j + columns] for i, j in taps]
         patches = jnp.concatenate(seen_here, axis=3)
-        return _add_bias(jnp.einsum("nrci,rcif->nrcf", patches, kernel), bias)
+        return add_bias(jnp.einsum("nrci,rcif->nrcf", patches, kernel), bias)
 
 
 @dataclass(frozen=True)
@@ -200,12 +170,12 @@ class Dense:
         seen = math.prod(x.shape[1:]) // self.groups
         kernel, bias = _parameters(self, (seen, self.features), (self.features,))
         if self.groups == 1:
-            return _add_bias(x.reshape(len(x), -1) @ kernel, bias)
+            return add_bias(x.reshape(len(x), -1) @ kernel, bias)
         halves = x.reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
         halves = halves.swapaxes(1, 2).reshape(len(x), self.groups, seen)
         kernels = kernel.reshape(seen, self.groups, -1)
         y = jnp.einsum("ngi,igf->ngf", halves, kernels)
-        return _add_bias(y.reshape(len(x), -1), bias)
+        return add_bias(y.reshape(len(x), -1), bias)
 
 
 @dataclass(frozen=True)
@@ -237,7 +207,7 @@ class SlidingDense:
         shape = (self.size**2 * x.shape[3], self.features)
         kernel, bias = _parameters(self, shape, (self.features,))
         kernel = kernel.reshape(self.size, self.size, x.shape[3], self.features)
-        return _add_bias(_convolve(x, kernel), bias)
+        return add_bias(convolve(x, kernel), bias)
 
 
 @dataclass(frozen=True)
@@ -314,10 +284,8 @@ class LRN:
         halves = x.reshape(*x.shape[:-1], self.groups, -1)
         n = self.size
         window = (1, 1, 1, 1, n) if self.over == "maps" else (1, n, n, 1, 1)
-        pads = tuple((m // 2, m - 1 - m // 2) for m in window)
-        squares = halves * halves
-        energy = lax.reduce_window(squares, 0.0, lax.add, window, (1,) * 5, pads)
-        return (halves * (self.k + self.alpha * energy) ** -self.beta).reshape(x.shape)
+        y = normalise(halves, window, self.alpha, self.beta, self.k)
+        return y.reshape(x.shape)
 
 
 @dataclass(frozen=True)
@@ -347,97 +315,14 @@ class Pool:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch rows columns maps"]:
         if self.kind == "max":
-            on_cpu = jax.default_backend() == "cpu"
-            return (max_pool_on_cpu if on_cpu else max_pool)(x, self.size, self.stride)
-        pooled = _reduce_windows(x, 0.0, lax.add, self.size, self.stride)
+            return max_pool(x, self.size, self.stride)
+        pooled = reduce_windows(x, 0.0, lax.add, self.size, self.stride)
         rows, columns = (self._pixels_seen(n) for n in x.shape[1:3])
         return pooled / jnp.asarray(np.outer(rows, columns), x.dtype)[None, :, :, None]
 
     def _pixels_seen(self, n: int) -> np.ndarray:
         count, _ = windows(n, self.size, self.stride)
         return np.minimum(self.size, n - self.stride * np.arange(count))
-
-
-def _reduce_windows(
-    x: Array, init: float, combine: Callable, size: int, stride: int
-) -> Array:
-    ends = ((0, windows(n, size, stride)[1]) for n in x.shape[1:3])
-    pads = ((0, 0), *ends, (0, 0))
-    return lax.reduce_window(
-        x, init, combine, (1, size, size, 1), (1, stride, stride, 1), pads
-    )
-
-
-def max_pool(x: Array, size: int, stride: int) -> Array:
-    """The largest value of each window; of equal ones, the first gets the gradient."""
-    return _reduce_windows(x, -jnp.inf, lax.max, size, stride)
-
-
-def max_pool_on_cpu(x: Array, size: int, stride: int) -> Array:
-    """`max_pool`, its gradient without XLA's serial select-and-scatter on CPUs.
-
-    The forward pass keeps which tap of its window won. The backward pass computes each
-    phase of the input (pixels alike modulo `stride`) from shifted gradients: a third
-    off the whole training step of the CIFAR-10 nets on two cores.
-    """
-    return _max_pool_on_cpu(x, size, stride, x.shape[1], x.shape[2])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _max_pool_on_cpu(
-    x: Array, size: int, stride: int, height: int, width: int
-) -> Array:
-    return max_pool(x, size, stride)
-
-
-def _max_pool_forward(
-    x: Array, size: int, stride: int, height: int, width: int
-) -> tuple[Array, Array]:
-    pooled = max_pool(x, size, stride)
-    rows, columns = pooled.shape[1:3]
-    ends = [(0, windows(n, size, stride)[1]) for n in (height, width)]
-    pads = ((0, 0), *ends, (0, 0))
-    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
-    winner = jnp.full(pooled.shape, size**2, jnp.int8)
-    for tap in reversed(range(size**2)):
-        i, j = divmod(tap, size)
-        at_tap = padded[:, i::stride, j::stride][:, :rows, :columns]
-        winner = jnp.where(at_tap == pooled, jnp.int8(tap), winner)
-    return pooled, winner
-
-
-def _max_pool_backward(
-    size: int, stride: int, height: int, width: int, winner: Array, gradient: Array
-) -> tuple[Array]:
-    reach = (size - 1) // stride  # windows before its own that see a pixel
-    pads = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    gradient, winner = jnp.pad(gradient, pads), jnp.pad(winner, pads)
-    rows, columns = (n - reach for n in gradient.shape[1:3])
-
-    def from_tap(i: int, j: int) -> Array:
-        top, left = reach - i // stride, reach - j // stride
-        here = (slice(None), slice(top, top + rows), slice(left, left + columns))
-        return jnp.where(winner[here] == i * size + j, gradient[here], 0.0)
-
-    def phase(p: int, q: int) -> Array:
-        taps = itertools.product(range(p, size, stride), range(q, size, stride))
-        return functools.reduce(jnp.add, (from_tap(i, j) for i, j in taps))
-
-    phases = [
-        jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)
-    ]
-    interleaved = jnp.stack(phases, axis=2)  # batch, rows, p, columns, q, maps
-    batch, maps = gradient.shape[0], gradient.shape[3]
-    whole = interleaved.reshape(batch, rows * stride, columns * stride, maps)
-    ends = [
-        (0, max(n - m, 0))
-        for n, m in zip((height, width), whole.shape[1:3], strict=True)
-    ]
-    whole = jnp.pad(whole, ((0, 0), *ends, (0, 0)))  # pixels that no window reaches
-    return (whole[:, :height, :width],)
-
-
-_max_pool_on_cpu.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,262 @@
+"""The operations that take the time, as pure functions.
+
+Each is defined by a few plain lines of `lax` (`..._defined`), which GPUs and TPUs run
+as they are. On CPUs, XLA takes the long way round for some; those have a second form
+with the same value and gradient. `on_cpu` is the only place that asks where we are.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from alexvgg_jax.errors import InputError
+
+
+def on_cpu() -> bool:
+    """Whether programs are compiled for a CPU: `jax.default_device`, if that is set."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    platform = getattr(device, "platform", device) or jax.default_backend()
+    return platform == "cpu"
+
+
+def windows(
+    n: int, size: int, stride: int, pad: int = 0, ceil: bool = True
+) -> tuple[int, int]:
+    """How many windows cover `n` pixels, and the zeros that the last needs behind them.
+
+    With `ceil=False` (Caffe's and torch's convolutions) only whole windows count, and
+    less than no zeros are pixels that none of them sees. Raises InputError if not even
+    one window fits.
+    """
+    spare = n + 2 * pad - size
+    if spare < 0:
+        raise InputError(f"a {size}x{size} window does not fit {n} pixels")
+    count = 1 + (-(-spare // stride) if ceil else spare // stride)
+    return count, (count - 1) * stride + size - pad - n
+
+
+def convolve(
+    x: Array,
+    kernel: Array,
+    stride: int = 1,
+    pads: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
+    groups: int = 1,
+) -> Array:
+    """Cross-correlation, NHWC with HWIO; group g of kernels sees group g of the maps.
+
+    On CPUs XLA has no fast path for groups: a convolution a group trains AlexNet 2.9
+    times as fast.
+    """
+    if groups > 1 and on_cpu():
+        parts = zip(
+            jnp.split(x, groups, axis=3), jnp.split(kernel, groups, axis=3), strict=True
+        )
+        convolved = [convolve_defined(*part, stride, pads, 1) for part in parts]
+        return jnp.concatenate(convolved, axis=3)
+    return convolve_defined(x, kernel, stride, pads, groups)
+
+
+def convolve_defined(
+    x: Array,
+    kernel: Array,
+    stride: int,
+    pads: Sequence[tuple[int, int]],
+    groups: int,
+) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def add_bias(y: Array, bias: Array) -> Array:
+    """A bias for every map, or for every place and map.
+
+    Its gradient is a sum, into which XLA for CPUs fuses whatever computes the summands,
+    on one core. There it is a matrix product with ones.
+    """
+    if on_cpu() and bias.ndim == 1:
+        return _add_bias_on_cpu(y, bias)
+    return add_bias_defined(y, bias)
+
+
+def add_bias_defined(y: Array, bias: Array) -> Array:
+    return y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
+
+
+@jax.custom_vjp
+def _add_bias_on_cpu(y: Array, bias: Array) -> Array:
+    return add_bias_defined(y, bias)
+
+
+def _add_bias_forward(y: Array, bias: Array) -> tuple[Array, None]:
+    return add_bias_defined(y, bias), None
+
+
+def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    ones = jnp.ones((1, len(rows)), gradient.dtype)
+    return gradient, (ones @ rows)[0]
+
+
+_add_bias_on_cpu.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+Window = tuple[int, ...]  # a size for each axis
+
+
+def normalise(x: Array, window: Window, alpha: float, beta: float, k: float) -> Array:
+    """x / (k + alpha * the sum of x^2 over `window`, centred and clipped)^beta.
+
+    The gradient that XLA derives computes two powers an element; on CPUs those are most
+    of the time. There, d^-0.75 is rsqrt(d) times its own root, and the gradient keeps d
+    and sums over the windows once.
+    """
+    if on_cpu():
+        return _normalise_on_cpu(x, window, alpha, beta, k)
+    return normalise_defined(x, window, alpha, beta, k)
+
+
+def normalise_defined(
+    x: Array, window: Window, alpha: float, beta: float, k: float
+) -> Array:
+    return x * (k + alpha * _sum_windows(x * x, window)) ** -beta
+
+
+def _sum_windows(x: Array, window: Window, mirrored: bool = False) -> Array:
+    pads = tuple((n // 2, n - 1 - n // 2) for n in window)
+    if mirrored:
+        pads = tuple((behind, before) for before, behind in pads)
+    return lax.reduce_window(x, 0.0, lax.add, window, (1,) * x.ndim, pads)
+
+
+def _power(d: Array, beta: float) -> Array:
+    """d^-beta."""
+    if beta != 0.75:
+        return d**-beta
+    root = lax.rsqrt(d)
+    return root * lax.sqrt(root)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _normalise_on_cpu(
+    x: Array, window: Window, alpha: float, beta: float, k: float
+) -> Array:
+    return _normalise_forward(x, window, alpha, beta, k)[0]
+
+
+def _normalise_forward(
+    x: Array, window: Window, alpha: float, beta: float, k: float
+) -> tuple[Array, tuple[Array, Array]]:
+    d = k + alpha * _sum_windows(x * x, window)
+    return x * _power(d, beta), (x, d)
+
+
+def _normalise_backward(
+    window: Window,
+    alpha: float,
+    beta: float,
+    k: float,
+    kept: tuple[Array, Array],
+    gradient: Array,
+) -> tuple[Array]:
+    x, d = kept
+    scaled = gradient * _power(d, beta)
+    others = _sum_windows(scaled * x / d, window, mirrored=True)
+    return (scaled - 2 * alpha * beta * x * others,)
+
+
+_normalise_on_cpu.defvjp(_normalise_forward, _normalise_backward)
+
+
+def reduce_windows(
+    x: Array, init: float, combine: Callable, size: int, stride: int
+) -> Array:
+    ends = ((0, windows(n, size, stride)[1]) for n in x.shape[1:3])
+    pads = ((0, 0), *ends, (0, 0))
+    return lax.reduce_window(
+        x, init, combine, (1, size, size, 1), (1, stride, stride, 1), pads
+    )
+
+
+def max_pool(x: Array, size: int, stride: int) -> Array:
+    """The largest value of each window; of equal ones, the first gets the gradient.
+
+    XLA's own gradient, select-and-scatter, is serial on CPUs. There, the forward pass
+    keeps which tap of its window won, and the backward pass computes each phase of the
+    input (pixels alike modulo `stride`) from shifted gradients: a third off the whole
+    training step of the CIFAR-10 nets on two cores.
+    """
+    if on_cpu():
+        return _max_pool_on_cpu(x, size, stride, x.shape[1], x.shape[2])
+    return max_pool_defined(x, size, stride)
+
+
+def max_pool_defined(x: Array, size: int, stride: int) -> Array:
+    return reduce_windows(x, -jnp.inf, lax.max, size, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _max_pool_on_cpu(
+    x: Array, size: int, stride: int, height: int, width: int
+) -> Array:
+    return max_pool_defined(x, size, stride)
+
+
+def _max_pool_forward(
+    x: Array, size: int, stride: int, height: int, width: int
+) -> tuple[Array, Array]:
+    pooled = max_pool_defined(x, size, stride)
+    rows, columns = pooled.shape[1:3]
+    ends = [(0, windows(n, size, stride)[1]) for n in (height, width)]
+    pads = ((0, 0), *ends, (0, 0))
+    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+    winner = jnp.full(pooled.shape, size**2, jnp.int8)
+    for tap in reversed(range(size**2)):
+        i, j = divmod(tap, size)
+        at_tap = padded[:, i::stride, j::stride][:, :rows, :columns]
+        winner = jnp.where(at_tap == pooled, jnp.int8(tap), winner)
+    return pooled, winner
+
+
+def _max_pool_backward(
+    size: int, stride: int, height: int, width: int, winner: Array, gradient: Array
+) -> tuple[Array]:
+    reach = (size - 1) // stride  # windows before its own that see a pixel
+    pads = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+    gradient, winner = jnp.pad(gradient, pads), jnp.pad(winner, pads)
+    rows, columns = (n - reach for n in gradient.shape[1:3])
+
+    def from_tap(i: int, j: int) -> Array:
+        top, left = reach - i // stride, reach - j // stride
+        here = (slice(None), slice(top, top + rows), slice(left, left + columns))
+        return jnp.where(winner[here] == i * size + j, gradient[here], 0.0)
+
+    def phase(p: int, q: int) -> Array:
+        taps = itertools.product(range(p, size, stride), range(q, size, stride))
+        return functools.reduce(jnp.add, (from_tap(i, j) for i, j in taps))
+
+    phases = [
+        jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)
+    ]
+    interleaved = jnp.stack(phases, axis=2)  # batch, rows, p, columns, q, maps
+    batch, maps = gradient.shape[0], gradient.shape[3]
+    whole = interleaved.reshape(batch, rows * stride, columns * stride, maps)
+    ends = [
+        (0, max(n - m, 0))
+        for n, m in zip((height, width), whole.shape[1:3], strict=True)
+    ]
+    whole = jnp.pad(whole, ((0, 0), *ends, (0, 0)))  # pixels that no window reaches
+    return (whole[:, :height, :width],)
+
+
+_max_pool_on_cpu.defvjp(_max_pool_forward, _max_pool_backward)
