@@ -14,7 +14,7 @@ import pytest
 from alexvgg_jax import paper
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import MODELS, Model, build
-from alexvgg_jax.models.layers import Conv, Dense, Dropout
+from alexvgg_jax.models.layers import Conv, Dense, Dropout, Pool
 
 KEY = jax.random.key(0)
 
@@ -353,6 +353,15 @@ def test_dropout_masks_differ_from_layer_to_layer():
     np.testing.assert_allclose(kept, [0.5, 0.25], atol=0.05)
 
 
+def test_dropout_masks_differ_on_both_sides_of_a_pooling_layer():
+    """AlexNet §4.2: the blocks that `remat` computes again draw masks of their own."""
+    rows = (Dropout("drop1"), Pool("pool1", 1, 1), Dropout("drop2"))
+    net = Model("two blocks", rows, image_size=40)
+    _, features = net.apply({}, jnp.ones((1, 40, 40, 3)), train=True, key=KEY)
+    kept = [np.mean(features[name] != 0) for name in ("drop1", "drop2")]
+    np.testing.assert_allclose(kept, [0.5, 0.25], atol=0.05)
+
+
 @pytest.mark.parametrize("name", ["alexnet-paper", "vgg-d"])
 def test_training_needs_a_key(name):
     """AlexNet §4.2, VGG §3.1: dropout after the first two fully-connected layers."""
@@ -434,6 +443,7 @@ def test_image_of_another_size(size):
         ({"lrn": "no"}, "lrn 'no': True or False"),
         ({"classes": True}, "classes True: a whole number"),
         ({"dropout": 1.0}, "dropout 1.0: from 0 to below 1"),
+        ({"width": 0.0}, "width 0.0: above 0"),
     ],
 )
 def test_a_switch_takes_only_values_that_mean_something(switches, message):
@@ -508,6 +518,14 @@ def test_dense_head_is_the_fully_connected_one():
     )
     scale = np.abs(expected).max()
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("size", [17, 32, 33, 100])
+def test_heads_share_parameters_at_any_size(size):
+    """VGG §3.2: fc6 slides a window as large as what pool5 leaves."""
+    fc, dense = (counted("vgg-a", image_size=size, head=h) for h in ("fc", "dense"))
+    assert jax.tree.map(jnp.shape, fc) == jax.tree.map(jnp.shape, dense)
+    assert build("vgg-a", image_size=size, head="dense").shapes()["fc8"] == (1, 1, 1000)
 
 
 def test_dense_head_of_a_larger_image():

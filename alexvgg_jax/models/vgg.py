@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.models.layers import (
     LRN,
     Conv,
@@ -60,6 +61,10 @@ class VGG:
     width: float = 1.0
     dropout: float = 0.5
     init: Literal["paper", "glorot"] = "paper"
+
+    def __post_init__(self) -> None:
+        if self.width <= 0:
+            raise InputError(f"width {self.width}: above 0")
 
     def layers(self) -> tuple[Layer, ...]:
         return (*self._features(), *self._head())
