@@ -9,8 +9,6 @@ import pytest
 
 from alexvgg_jax.models import build, operations
 from alexvgg_jax.models.operations import (
-    add_bias,
-    add_bias_defined,
     convolve,
     convolve_defined,
     max_pool,
@@ -51,11 +49,6 @@ def test_groups(stride, pads, groups):
         functools.partial(f, **how) for f in (convolve, convolve_defined)
     )
     assert_same(ours, definition, normal(2, 9, 8, 8), kernel)
-
-
-@pytest.mark.parametrize("shape", [(2, 7, 5, 6), (4, 6)])
-def test_bias(shape):
-    assert_same(add_bias, add_bias_defined, normal(*shape), normal(shape[-1]))
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.5])

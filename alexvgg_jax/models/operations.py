@@ -79,36 +79,8 @@ def convolve_defined(
 
 
 def add_bias(y: Array, bias: Array) -> Array:
-    """A bias for every map, or for every place and map.
-
-    Its gradient is a sum, into which XLA for CPUs fuses whatever computes the summands,
-    on one core. There it is a matrix product with ones.
-    """
-    if on_cpu() and bias.ndim == 1:
-        return _add_bias_on_cpu(y, bias)
-    return add_bias_defined(y, bias)
-
-
-def add_bias_defined(y: Array, bias: Array) -> Array:
+    """A bias for every map, or for every place and map."""
     return y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
-
-
-@jax.custom_vjp
-def _add_bias_on_cpu(y: Array, bias: Array) -> Array:
-    return add_bias_defined(y, bias)
-
-
-def _add_bias_forward(y: Array, bias: Array) -> tuple[Array, None]:
-    return add_bias_defined(y, bias), None
-
-
-def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
-    rows = gradient.reshape(-1, gradient.shape[-1])
-    ones = jnp.ones((1, len(rows)), gradient.dtype)
-    return gradient, (ones @ rows)[0]
-
-
-_add_bias_on_cpu.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 Window = tuple[int, ...]  # a size for each axis
