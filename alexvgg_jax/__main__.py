@@ -9,7 +9,7 @@ from rich.console import Console
 
 from alexvgg_jax import loop, memory
 from alexvgg_jax.config import RECIPES, Run, Switches
-from alexvgg_jax.errors import one_line, short_usage
+from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.models import build, summary
 
 Recipe = Annotated[
@@ -65,6 +65,8 @@ class Summary:
     def __call__(self) -> None:
         given = {"classes": self.classes, "image_size": self.image_size}
         switches = {name: n for name, n in given.items() if n} | dict(self.switches)
+        if "remat" in self.switches:
+            raise InputError("--switches remat: --train shows the net with and without")
         nets = [build(self.model, remat=r, **switches) for r in (False, True)]
         if self.train:
             with Console(stderr=True).status("compiling"):

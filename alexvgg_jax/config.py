@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> value
 Decays = Mapping[str, float]  # layer -> weight decay
+Rates = Mapping[str, float]  # layer -> factor of the learning rate
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Optim:
     momentum: float = 0.9  # AlexNet §5
     weight_decay: float = 0.0005  # of the weights; biases have none (AlexNet §5)
     layer_decay: Decays = field(default_factory=dict)  # of layers with their own
+    layer_rate: Rates = field(default_factory=dict)  # times the rate; 0 freezes a layer
     drop_epochs: tuple[float, ...] = ()  # epochs after which the rate is divided by 10
     plateau: int = 0  # or: divide after so many epochs without a better test error
     drops: int = 3  # most divisions that the plateau makes (AlexNet §5: three)

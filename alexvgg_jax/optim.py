@@ -16,25 +16,28 @@ def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
     The rate is inside the velocity (`weights.cu`), so that a drop of the rate leaves
     the velocity as it is; optax.sgd has it outside. Biases move at `bias_rate` times
     the rate, without decay. Use as `update(gradients, state, params, rate=...)`.
-    Raises InputError if `layer_decay` names a layer that the net does not have.
+    A layer of `layer_rate` moves at so many times both rates. Raises InputError if it
+    or `layer_decay` names a layer that the net does not have.
     """
 
     def init(params):
-        unknown = set(optim.layer_decay) - set(params)
-        if unknown:
-            raise InputError(
-                f"optim.layer-decay: the net has no layer {min(unknown)!r}"
-            )
+        for flag, layers in (
+            ("layer-decay", optim.layer_decay),
+            ("layer-rate", optim.layer_rate),
+        ):
+            if unknown := set(layers) - set(params):
+                raise InputError(f"optim.{flag}: the net has no layer {min(unknown)!r}")
         return optax.EmptyState()
 
     def update(updates, state, params=None, **extra):
         assert params is not None
 
         def step(layer: str, part: str, gradient: jax.Array) -> jax.Array:
+            rate = extra["rate"] * optim.layer_rate.get(layer, 1.0)
             if part == "bias":
-                return -extra["rate"] * optim.bias_rate * gradient
+                return -rate * optim.bias_rate * gradient
             decay = optim.layer_decay.get(layer, optim.weight_decay)
-            return -extra["rate"] * (gradient + decay * params[layer][part])
+            return -rate * (gradient + decay * params[layer][part])
 
         steps = {
             layer: {part: step(layer, part, leaf) for part, leaf in parts.items()}

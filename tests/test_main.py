@@ -48,6 +48,7 @@ def test_summary_of_training_memory():
         (("summary", "vgg-d", "--image-size", "8"), "too small"),
         (("summary", "vgg-d", "--clases", "3"), "perhaps --classes?"),
         (("summary", "vgg-d", "--train", "--batch", "0"), "--batch 0: at least 1"),
+        (("summary", "vgg-d", "--switches", "remat", "True"), "--switches remat"),
         (("summary", "vgg-d", "--switches", "head", "cap"), "choose from fc, dense"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),

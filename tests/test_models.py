@@ -444,6 +444,10 @@ def test_image_of_another_size(size):
         ({"classes": True}, "classes True: a whole number"),
         ({"dropout": 1.0}, "dropout 1.0: from 0 to below 1"),
         ({"width": 0.0}, "width 0.0: above 0"),
+        ({"width": float("nan")}, "width nan: a number from 0 up"),
+        ({"width": float("inf")}, "width inf: a number from 0 up"),
+        ({"width": True}, "width True: a number"),
+        ({"dropout": -0.5}, "dropout -0.5: a number from 0 up"),
     ],
 )
 def test_a_switch_takes_only_values_that_mean_something(switches, message):
@@ -543,6 +547,30 @@ def test_global_average_needs_no_hidden_layers():
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert total == paper.PARAMETERS["vgg-d"] - hidden - (4096 - 512) * 1000
     assert traced(build("vgg-d", head="gap"), 100, train=False)["fc8"] == (1000,)
+
+
+@pytest.mark.parametrize("name", ["vgg-a", "vgg-d", "vgg-e"])
+def test_vgg_shapes(name):
+    """VGG Table 1: maps of 224 pixels, halved behind each of five blocks."""
+    shapes = build(name).shapes()
+    sizes = [shapes[f"conv{block}_1"] for block in range(1, 6)]
+    pixels, maps = (224, 112, 56, 28, 14), (64, 128, 256, 512, 512)
+    assert sizes == [(n, n, m) for n, m in zip(pixels, maps, strict=True)]
+    assert shapes["pool5"] == (7, 7, 512)
+    assert [shapes[fc] for fc in ("fc6", "fc7", "fc8")] == [(4096,), (4096,), (1000,)]
+
+
+@pytest.mark.parametrize("name", ["vgg-d", "alexnet-owt", "alexnet-paper"])
+def test_the_dropout_switch_reaches_every_dropout(name):
+    """AlexNet §4.2, VGG §3.1: behind, or before, both hidden layers."""
+    rows = build(name, dropout=0.2).rows
+    assert [row.rate for row in rows if isinstance(row, Dropout)] == [0.2, 0.2]
+
+
+def test_initialisation_of_one_weird_trick():
+    """One weird trick: N(0, 0.01^2) and no biases in every layer."""
+    rows = [r for r in build("alexnet-owt").rows if isinstance(r, Conv | Dense)]
+    assert {(row.init, row.bias) for row in rows} == {(0.01, 0.0)}
 
 
 def test_width():

@@ -143,10 +143,22 @@ def test_decay_of_a_layer_of_its_own():
     assert all((parts["bias"] == 0).all() for parts in updates.values())
 
 
-def test_decay_of_an_unknown_layer_is_named():
-    rule = original_sgd(Optim(layer_decay={"fc11": 0.03}))
+def test_rate_of_a_layer_of_its_own():
+    """AlexNet §5 schedule: the program's net 145 froze conv1 in the end."""
+    ones = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    params = {"conv1": ones, "conv2": ones, "fc8": ones}
+    rule = original_sgd(Optim(layer_rate={"conv1": 0.0, "conv2": 0.1}))
+    updates, _ = rule.update(params, rule.init(params), params, rate=1.0)
+    assert all((leaf == 0).all() for leaf in updates["conv1"].values())
+    for part, leaf in updates["conv2"].items():
+        np.testing.assert_allclose(leaf, 0.1 * updates["fc8"][part], 1e-6)
+
+
+@pytest.mark.parametrize("field", ["layer_decay", "layer_rate"])
+def test_an_unknown_layer_is_named(field):
+    rule = original_sgd(Optim(**{field: {"fc11": 0.03}}))
     params = {"fc10": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-    with pytest.raises(InputError, match="layer-decay.*'fc11'"):
+    with pytest.raises(InputError, match=f"{field.replace('_', '-')}.*'fc11'"):
         rule.init(params)
 
 

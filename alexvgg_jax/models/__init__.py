@@ -8,6 +8,7 @@ logits, features = net.apply(params, images, train=False)
 import dataclasses
 import difflib
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast, get_args, get_type_hints
@@ -166,7 +167,8 @@ def build(name: str, *, remat: bool = False, **switches: Any) -> Model:
     """The network of a row of MODELS; keywords override that row's switches.
 
     With `remat` the backward pass computes the activations between two pooling layers
-    again instead of keeping them: the same numbers for less memory and more time.
+    again instead of keeping them: the same numbers for more time, and less memory where
+    activations take most of it (`summary --train` shows both).
     Raises InputError for an unknown name or switch, and for an image that is too small.
     """
     if name not in MODELS:
@@ -192,8 +194,12 @@ def _check(what: str, value: Any, hint: Any) -> None:
         raise InputError(f"{what}: True or False")
     elif hint is int and (type(value) is not int or value < 1):
         raise InputError(f"{what}: a whole number from 1 up")
-    elif hint is float and not isinstance(value, int | float):
+    elif hint is float and (
+        isinstance(value, bool) or not isinstance(value, int | float)
+    ):
         raise InputError(f"{what}: a number")
+    elif hint is float and not 0 <= value < math.inf:
+        raise InputError(f"{what}: a number from 0 up")
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
