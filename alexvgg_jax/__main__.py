@@ -59,20 +59,25 @@ class Summary:
     classes: int = 0  # 0 for the paper's
     image_size: int = 0  # height and width in pixels, 0 for the paper's
     switches: Switches = field(default_factory=dict)  # such as head gap
+    over: int = 0  # pixels of a larger image, over which a dense or gap head slides
     train: bool = False  # the memory of a training step instead, as the compiler has it
-    batch: int = 128  # images of that step
+    batch: int | None = None  # images of that step (default: 128)
 
     def __call__(self) -> None:
         given = {"classes": self.classes, "image_size": self.image_size}
         switches = {name: n for name, n in given.items() if n} | dict(self.switches)
         if "remat" in self.switches:
             raise InputError("--switches remat: --train shows the net with and without")
-        nets = [build(self.model, remat=r, **switches) for r in (False, True)]
+        if self.batch is not None and not self.train:
+            raise InputError("--batch: only with --train")
+        net = build(self.model, **switches)
+        net = net.over(self.over) if self.over else net
         if self.train:
             with Console(stderr=True).status("compiling"):
-                table = memory.table(*nets, batch=self.batch)
+                batch = 128 if self.batch is None else self.batch
+                table = memory.table(net, batch)
         else:
-            table = summary.table(nets[0])
+            table = summary.table(net)
         Console().print(table)
 
 

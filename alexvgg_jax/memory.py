@@ -1,5 +1,7 @@
 """What a training step needs of a device's memory, from the compiler's own analysis."""
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,7 +16,7 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.mesh import make_mesh
 from alexvgg_jax.models import Model
 from alexvgg_jax.optim import original_sgd
-from alexvgg_jax.step import compile_steps, init_state
+from alexvgg_jax.step import compile_steps, compiler_options, gradients, init_state
 
 MEBIBYTE = 2**20
 
@@ -25,21 +27,21 @@ class Memory(NamedTuple):
     parameters: int
     optimizer: int  # the velocity
     images: int  # of the batch, uint8
-    temporary: int  # activations and gradients, as the compiler shares their places
-
-    @property
-    def total(self) -> int:
-        return sum(self)
+    gradients: int
+    activations: int  # and whatever else the gradients' computation keeps for a while
+    total: int  # of the whole step, where gradients take the places of activations
 
 
 def of_training(net: Model, batch: int) -> Memory:
     """Compile the training step of `net`, and read the compiler's analysis of it.
 
-    Raises InputError for a batch without images.
+    Its two halves cannot be told apart in the step, whose gradients take places that
+    activations leave. So the activations are those of a program that ends with the
+    gradients. Raises InputError for a batch without images.
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: at least 1")
-    optimizer = original_sgd(Optim())
+    optimizer, config = original_sgd(Optim()), Augment()
 
     def arguments():
         images = jnp.zeros((batch, *net.input_shape), jnp.uint8)
@@ -48,40 +50,48 @@ def of_training(net: Model, batch: int) -> Memory:
         key = jax.random.key(0)
         return init_state(key, net, optimizer), rows, stats, jnp.zeros(()), key
 
-    given = jax.eval_shape(arguments)
-    steps = compile_steps(net, optimizer, Augment(), make_mesh(1))
-    compiled = steps.train.lower(*given).compile()
-    state, rows, *_ = given
-    return Memory(
-        parameters=_bytes(state.params),
-        optimizer=_bytes(state.opt),
-        images=_bytes(rows.images),
-        temporary=compiled.memory_analysis().temp_size_in_bytes,
+    state, rows, stats, rate, key = jax.eval_shape(arguments)
+    half = jax.jit(
+        functools.partial(gradients, net=net, config=config),
+        compiler_options=compiler_options(net.remat),
+    ).lower(state.params, rows, stats, key)
+    step = compile_steps(net, optimizer, config, make_mesh(1)).train.lower(
+        state, rows, stats, rate, key
     )
+    parameters, velocity = _bytes(state.params), _bytes(state.opt)
+    images = _bytes(rows.images)
+    return Memory(
+        parameters=parameters,
+        optimizer=velocity,
+        images=images,
+        gradients=parameters,
+        activations=_temporaries(half),
+        total=parameters + velocity + images + _temporaries(step),
+    )
+
+
+def _temporaries(program: jax.stages.Lowered) -> int:
+    return program.compile().memory_analysis().temp_size_in_bytes
 
 
 def _bytes(tree: object) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def table(plain: Model, remat: Model, batch: int) -> Table:
+def table(net: Model, batch: int) -> Table:
     """The memory of training a net, and the same net with `remat`, in MiB."""
-    columns = [of_training(net, batch) for net in (plain, remat)]
-    height, width, maps = plain.input_shape
-    title = (
-        f"{plain.name}, a training step on {batch} images of {height}x{width}x{maps}"
-    )
+    columns = [
+        of_training(dataclasses.replace(net, remat=remat), batch)
+        for remat in (False, True)
+    ]
+    height, width, maps = net.input_shape
+    title = f"{net.name}, a training step on {batch} images of {height}x{width}x{maps}"
     drawn = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     drawn.add_column("MiB on one device")
     for heading in ("kept activations", "computed again (remat)"):
         drawn.add_column(heading, justify="right")
-    for label, field in (
-        ("parameters", "parameters"),
-        ("optimizer", "optimizer"),
-        ("images", "images"),
-        ("activations and gradients", "temporary"),
-        ("total", "total"),
-    ):
-        cells = (f"{getattr(memory, field) / MEBIBYTE:,.1f}" for memory in columns)
-        drawn.add_row(label, *cells, end_section=label == "activations and gradients")
+    for label in Memory._fields:
+        cells = (f"{getattr(memory, label) / MEBIBYTE:,.1f}" for memory in columns)
+        drawn.add_row(label, *cells, end_section=label == "activations")
+    drawn.caption = "total: gradients take the places of activations as these leave"
     return drawn

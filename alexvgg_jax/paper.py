@@ -57,6 +57,7 @@ PARAMETERS: Mapping[str, int] = {
     "vgg-a": 132_863_336,
     "vgg-a-lrn": 132_863_336,  # LRN has no parameters
     "vgg-b": 133_047_848,
+    "vgg-b-5x5": 134_503_528,
     "vgg-c": 133_638_952,
     "vgg-d": 138_357_544,
     "vgg-e": 143_667_240,
@@ -65,6 +66,7 @@ PARAMETERS: Mapping[str, int] = {
     "cifar-18pct": 89_578,
     "cifar-13pct": 1_116_490,  # at 24 pixels
     "cifar-11pct": 2_112_970,
+    "figure1": 89_578,  # taken for cifar-19pct's layers
 }
 
 # VGG Table 2

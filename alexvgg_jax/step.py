@@ -51,6 +51,27 @@ def init_state(
     return State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def gradients(
+    params: Params,
+    batch: Batch,
+    stats: Statistics,
+    key: PRNGKeyArray,
+    *,
+    net: Model,
+    config: Augment,
+) -> tuple[Params, Metrics]:
+    """The gradients of a batch's mean loss in nats, and the batch's metrics."""
+    augment_key, dropout_key = jax.random.split(key)
+    images = augment(augment_key, jnp.asarray(batch.images), stats, config)
+
+    def loss(params: Params) -> tuple[Array, Metrics]:
+        logits, _ = net.apply(params, images, train=True, key=dropout_key)
+        metrics = measure(logits, batch)
+        return metrics.loss / metrics.count, metrics
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
 def train_step(
     state: State,
     batch: Batch,
@@ -67,16 +88,9 @@ def train_step(
     All noise comes from (key, state.step), so a resumed run draws what the straight
     run would have drawn.
     """
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-    images = augment(augment_key, jnp.asarray(batch.images), stats, config)
-
-    def loss(params: Params) -> tuple[Array, Metrics]:
-        logits, _ = net.apply(params, images, train=True, key=dropout_key)
-        metrics = measure(logits, batch)
-        return metrics.loss / metrics.count, metrics
-
-    gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
-    updates, opt = optimizer.update(gradients, state.opt, state.params, rate=rate)
+    key = jax.random.fold_in(key, state.step)
+    slopes, metrics = gradients(state.params, batch, stats, key, net=net, config=config)
+    updates, opt = optimizer.update(slopes, state.opt, state.params, rate=rate)
     params = cast(Params, optax.apply_updates(state.params, updates))
     return State(state.step + 1, params, opt), metrics
 

@@ -31,6 +31,15 @@ def test_summary_takes_switches():
     assert "average" in printed.stdout and "fc6" not in printed.stdout
 
 
+def test_summary_of_a_larger_image():
+    """VGG §3.2: the class score map of D over 256 pixels."""
+    dense = ("--switches", "head", "dense")
+    lines = run("summary", "vgg-d", "--over", "256", *dense).stdout.splitlines()
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line.strip()}
+    assert cells["fc8"][0] == "2x2x1000"
+    assert cells["total"][0] == "138,357,544"
+
+
 def test_summary_of_training_memory():
     small = ("--switches", "width", "0.125", "--batch", "8")
     printed = run("summary", "vgg-a", "--train", *small).stdout
@@ -48,6 +57,8 @@ def test_summary_of_training_memory():
         (("summary", "vgg-d", "--image-size", "8"), "too small"),
         (("summary", "vgg-d", "--clases", "3"), "perhaps --classes?"),
         (("summary", "vgg-d", "--train", "--batch", "0"), "--batch 0: at least 1"),
+        (("summary", "vgg-d", "--batch", "8"), "--batch: only with --train"),
+        (("summary", "vgg-d", "--over", "256"), "built for 224x224 images"),
         (("summary", "vgg-d", "--switches", "remat", "True"), "--switches remat"),
         (("summary", "vgg-d", "--switches", "head", "cap"), "choose from fc, dense"),
         (("train", "digit"), "choose from digits, cifar-80sec"),

@@ -14,7 +14,7 @@ import pytest
 from alexvgg_jax import paper
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import MODELS, Model, build
-from alexvgg_jax.models.layers import Conv, Dense, Dropout, Pool
+from alexvgg_jax.models.layers import Conv, Dense, Dropout, Pool, SlidingDense
 
 KEY = jax.random.key(0)
 
@@ -129,12 +129,16 @@ def test_one_by_one_convolutions():
         ("alexnet-paper", 224),
         ("alexnet-paper", 227),
         ("alexnet-source", 224),
-        ("alexnet-caffe", 227),
+        ("alexnet-caffe", None),
+        ("alexnet-caffenet", None),
+        ("alexnet-caffe", 230),
     ],
 )
 def test_alexnet_shapes(name, size):
-    """AlexNet §3.5: figure 2's maps, of a 224 image and of one with 3 zeros more."""
-    net = build(name, image_size=size)
+    """AlexNet §3.5: figure 2's maps, of a 224 image and of one with 3 zeros more; of
+    Caffe's 227, where 3 pixels more change nothing."""
+    net = build(name) if size is None else build(name, image_size=size)
+    assert net.image_size == (size or 227)
     features = traced(net, train=False)
     assert features == net.shapes()
     assert paper.ALEXNET_SHAPES.items() <= features.items()
@@ -290,9 +294,11 @@ def test_vgg_initialisation():
 
 def test_glorot_initialisation():
     """VGG §3.1: the switch that makes pre-training unnecessary, in every layer."""
-    net = build("vgg-a", init="glorot")
-    drawn = [row for row in net.rows if isinstance(row, Conv | Dense)]
-    assert {row.init for row in drawn} == {"glorot"}
+    for head in ("gap", "dense", "fc"):
+        net = build("vgg-a", init="glorot", head=head)
+        drawn = [r for r in net.rows if isinstance(r, Conv | Dense | SlidingDense)]
+        assert len(drawn) == (9 if head == "gap" else 11)
+        assert {row.init for row in drawn} == {"glorot"}
     stem = dataclasses.replace(net, rows=(drawn[0], drawn[-1]), image_size=5)
     for layer in stem.init(KEY).values():
         kernel = np.asarray(layer["kernel"])
@@ -303,6 +309,10 @@ def test_glorot_initialisation():
         assert np.all(layer["bias"] == 0)
 
 
+FOUR_LAYERS = {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}
+LOCAL = {"conv1": 1e-4, "conv2": 0.01, "local3": 0.04, "local4": 0.04, "fc10": 0.01}
+
+
 @pytest.mark.parametrize(
     "name, deviations",
     [
@@ -310,21 +320,13 @@ def test_glorot_initialisation():
             "cifar-80sec",
             {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc64": 0.1, "fc10": 0.1},
         ),
-        ("figure1", {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc10": 0.01}),
-        (
-            "cifar-11pct",
-            {
-                "conv1": 1e-4,
-                "conv2": 0.01,
-                "local3": 0.04,
-                "local4": 0.04,
-                "fc10": 0.01,
-            },
-        ),
+        *((name, FOUR_LAYERS) for name in ("figure1", "cifar-19pct", "cifar-18pct")),
+        *((name, LOCAL) for name in ("cifar-13pct", "cifar-11pct")),
     ],
 )
 def test_cifar_initialisation(name, deviations):
-    """cuda-convnet 80sec, AlexNet §3.1, cuda-convnet 11pct: as in their files."""
+    """cuda-convnet 80sec, AlexNet §3.1, cuda-convnet 19pct, cuda-convnet 18pct,
+    cuda-convnet 13pct, cuda-convnet 12pct, cuda-convnet 11pct: as in their files."""
     params = build(name).init(KEY)
     assert params.keys() == deviations.keys()
     for layer, deviation in deviations.items():
@@ -455,6 +457,53 @@ def test_a_switch_takes_only_values_that_mean_something(switches, message):
         build("vgg-a", **switches)
 
 
+@pytest.mark.parametrize("gone", ["conv2", "conv5"])
+def test_small_pooling_needs_the_padding_of_net_147(gone):
+    """AlexNet §3.4: without it the maps would be 7x7 in pool5, not 6x6."""
+    with pytest.raises(InputError, match=f"without {gone}: not with pooling 2/2"):
+        build("alexnet-paper", pooling="2/2", without=gone)
+    net = build("alexnet-paper", pooling="2/2", without="conv3")
+    assert net.shapes()["pool5"] == (6, 6, 256)
+
+
+@pytest.mark.parametrize("name", ["cifar-13pct", "cifar-11pct"])
+def test_local_layers_take_one_size(name):
+    """cuda-convnet 13pct: a kernel for every place; the layers before take any."""
+    net = build(name)
+    assert traced(net, 32, train=False, until="pool2")["pool2"] == (8, 8, 64)
+    for layer in ("local3", "local4", "fc10"):
+        with pytest.raises(InputError, match="built for 24x24 images, got 32x32"):
+            traced(net, 32, train=False, until=layer)
+
+
+def test_parameters_of_another_net_are_named():
+    net = build("cifar-80sec")
+    images = jnp.zeros((1, 32, 32, 3))
+    message = "cifar-80sec: params of another net: .*conv1"
+    for other in (build("cifar-13pct").init(KEY), {}):
+        with pytest.raises(InputError, match=message):
+            net.apply(other, images, train=False)
+
+
+def test_bytes_are_no_images():
+    net = build("cifar-80sec")
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        with pytest.raises(InputError, match="floats with the mean .*, got uint8"):
+            net.apply({}, jnp.zeros((1, 32, 32, 3), jnp.uint8), train=False)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("name", ["cifar-80sec", "cifar-11pct", "alexnet-paper"])
+def test_a_batch_of_none(name):
+    net = build(name)
+    images = jax.ShapeDtypeStruct((0, *net.input_shape), jnp.float32)
+    apply = functools.partial(net.apply, train=False)
+    logits, _ = jax.eval_shape(apply, counted(name), images)
+    assert logits.shape == (0, *net.shapes()[net.rows[-1].name])
+
+
 @pytest.mark.parametrize("shape", [(2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
 def test_images_of_another_layout_are_named(shape):
     net = build("cifar-80sec")
@@ -508,9 +557,12 @@ def test_an_unknown_layer_names_the_closest():
         traced(net, train=False, until="relu33")
 
 
-def test_dense_head_is_the_fully_connected_one():
+@pytest.mark.parametrize(
+    "name, width", [("vgg-a", 1 / 16), ("vgg-c", 1 / 16), ("vgg-d", 1.0)]
+)
+def test_dense_head_is_the_fully_connected_one(name, width):
     """VGG §3.2: at 224 pixels the same logits, from the same parameters."""
-    fc, dense = (build("vgg-a", width=1 / 16, head=head) for head in ("fc", "dense"))
+    fc, dense = (build(name, width=width, head=head) for head in ("fc", "dense"))
     params = weights(fc)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(
         jnp.shape, jax.eval_shape(dense.init, KEY)
@@ -522,6 +574,17 @@ def test_dense_head_is_the_fully_connected_one():
     )
     scale = np.abs(expected).max()
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * scale)
+
+
+def test_a_dense_head_slides_over_a_larger_image():
+    """VGG §3.2: D's parameters over 256 pixels, two by two places."""
+    net = build("vgg-d", head="dense").over(256)
+    assert net.shapes()["fc6"] == (2, 2, 4096)
+    leaves = jax.tree.leaves(jax.eval_shape(net.init, KEY))
+    assert sum(leaf.size for leaf in leaves) == paper.PARAMETERS["vgg-d"]
+    assert net.over(224) == build("vgg-d", head="dense")
+    with pytest.raises(InputError, match="built for 224x224 images, got 256x256"):
+        build("vgg-d").over(256)
 
 
 @pytest.mark.parametrize("size", [17, 32, 33, 100])
@@ -579,6 +642,10 @@ def test_width():
     maps = [shapes[f"conv{block}_1"][-1] for block in range(1, 6)]
     assert maps == [16, 32, 64, 128, 128]
     assert (shapes["fc6"], shapes["fc8"]) == ((1024,), (1000,))
+    shapes = build("vgg-d", width=0.03).shapes()
+    maps = [shapes[f"conv{block}_1"][-1] for block in range(1, 6)]
+    assert maps == [2, 4, 8, 15, 15]  # 1.92, 3.84, 7.68 and 15.36 rounded
+    assert build("vgg-d", width=1e-4).shapes()["conv1_1"][-1] == 1
 
 
 # Activations computed again

@@ -341,9 +341,11 @@ SMALL_POOLS = (
         ({"towers": "one"}, one_tower()),
         ({"towers": "apart"}, towers_apart()),
         ({"without": "conv2"}, LAYER1 + pool("pool2", "pool1") + behind()),
-        ({"without": "conv3"}, LAYER1 + LAYER2 + behind(left_out=3)),
-        ({"without": "conv5"}, LAYER1 + LAYER2 + behind(left_out=5)),
-        ({"without": "fc6"}, LAYER1 + LAYER2 + behind(left_out=6)),
+        *(
+            ({"without": f"{kind}{i}"}, LAYER1 + LAYER2 + behind(left_out=i))
+            for kind, i in (("conv", 3), ("conv", 4), ("conv", 5), ("fc", 6), ("fc", 7))
+        ),
+        ({"lrn_k": 3.0}, (LAYER1 + LAYER2 + behind()).replace("= 2.0>", "= 3.0>")),
     ],
     ids=short,
 )
@@ -477,6 +479,27 @@ def test_vgg_without_hidden_layers(size):
     layers += "mean = GlobalAveragePool(pool5) average = Flatten(mean)"
     layers += fc("fc8", "average")
     assert_agrees("vgg-a", layers, 64, size=size, head="gap", width=0.25)
+
+
+# AlexNet §3.1: tanh
+
+
+@pytest.mark.parametrize(
+    "name, layers, size, switches",
+    [
+        ("alexnet-paper", LAYER1 + LAYER2 + behind(), 76, {}),
+        ("alexnet-owt", ONE_WEIRD_TRICK, 80, {}),
+        ("vgg-a", vgg(TABLE1["vgg-a"]) + head(scale=1.0), 33, {"width": 0.25}),
+        ("cifar-80sec", three_convolutions() + FC64, 32, {}),
+        ("cifar-18pct", three_convolutions(norms=True) + FC10, 32, {}),
+        ("cifar-11pct", convolutions_and_local_layers(norms=True), 24, {}),
+    ],
+    ids=short,
+)
+def test_tanh(name, layers, size, switches):
+    """AlexNet §3.1: in every layer that had a ReLU."""
+    layers = layers.replace("Relu(", "Tanh(").replace("relu", "tanh")
+    assert_agrees(name, layers, size, activation="tanh", **switches)
 
 
 def test_every_model_is_compared():

@@ -56,6 +56,23 @@ def test_multiply_adds_of_alexnet():
     assert sum(found.values()) == 724_406_816
 
 
+def test_multiply_adds_of_local_layers():
+    """cuda-convnet 11pct: as many as a convolution's, with kernels of their own."""
+    found = {r.name: r.multiply_adds for r in summary.rows(build("cifar-11pct"))}
+    assert found["local3"] == 6 * 6 * 64 * 3 * 3 * 64
+    assert found["local4"] == 6 * 6 * 32 * 3 * 3 * 64
+    assert found["fc10"] == 6 * 6 * 32 * 10
+
+
+def test_multiply_adds_of_towers_apart():
+    """AlexNet §3.2: each unit of fc6 and fc7 sees its own tower only."""
+    net = build("alexnet-paper", towers="apart")
+    found = {row.name: row.multiply_adds for row in summary.rows(net)}
+    assert found["fc6"] == 2 * (6 * 6 * 128) * 4096
+    assert found["fc7"] == 2 * 4096 * 2048
+    assert found["fc8"] == 4096 * 1000
+
+
 def test_multiply_adds_of_vgg():
     """VGG Table 1: column D."""
     found = summary.rows(build("vgg-d"))

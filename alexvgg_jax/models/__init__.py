@@ -16,6 +16,7 @@ from typing import Any, cast, get_args, get_type_hints
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.errors import FlaxError
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alexvgg_jax.errors import InputError
@@ -61,6 +62,14 @@ class Model:
         """The output shape of every layer, for one image of `image_size`."""
         return _shapes(self.name, self.rows, self.input_shape)
 
+    def over(self, size: int) -> "Model":
+        """The same net, parameter for parameter, over `size` x `size` images.
+
+        Raises InputError where a layer has a weight for every place of other images.
+        """
+        self._check_size(self.rows, (size, size, 3))
+        return dataclasses.replace(self, image_size=size)
+
     def init(self, key: PRNGKeyArray) -> Params:
         """Float32 parameters drawn as the paper draws them: layer -> kernel, bias."""
         images = jnp.zeros((1, *self.input_shape))
@@ -82,10 +91,17 @@ class Model:
         `key` draws the dropout masks; only training needs it. With `until`, that
         layer's output instead of logits: nothing behind it is computed, and `params`
         need not reach further. Raises InputError for images that the net was not built
-        for; layers before the first fully-connected one take any size.
+        for (layers before the first fully-connected one take any size) and for `params`
+        of another net. Reverse-mode gradients only on CPUs, where pooling and LRN have
+        their own: `jax.jvp` needs a GPU or TPU.
         """
         if images.ndim != 4 or images.shape[3] != 3:
             raise InputError(f"{self.name}: images are NHWC in RGB, got {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(
+                f"{self.name}: images are floats with the mean subtracted, "
+                f"got {images.dtype}"
+            )
         rows = self.rows if until is None else self._until(until)
         self._check_size(rows, images.shape[1:])
 
@@ -97,7 +113,11 @@ class Model:
                 return network.apply({"params": params}, x, train=train, key=key)
 
             compute = jax.checkpoint(compute) if self.remat else compute
-            x, found = cast(tuple[Array, Features], compute(params, x, key))
+            try:
+                x, found = cast(tuple[Array, Features], compute(params, x, key))
+            except FlaxError as error:
+                why = str(error).split(" (http")[0]
+                raise InputError(f"{self.name}: params of another net: {why}") from None
             features |= found
         return x, features
 
@@ -144,7 +164,7 @@ def _shapes(name: str, rows: tuple[Layer, ...], shape: Shape) -> dict[str, Shape
         except InputError as error:
             raise InputError(
                 f"{name}: the image is too small, at {row.name} {error}; "
-                f"the smallest that fits is {_smallest(rows)} pixels wide"
+                f"the smallest that fits has {_smallest(rows)} pixels a side"
             ) from None
         shapes[row.name] = shape
     return shapes

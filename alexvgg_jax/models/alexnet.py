@@ -7,6 +7,7 @@ GPU, conv3 and the fully-connected layers see all of them.
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Layer, Pool, activation
 
 # What follows the convolution in layers 1 and 2: the activation, response normalisation
@@ -38,8 +39,9 @@ class AlexNet:
     """AlexNet §3.5: the eight layers of figure 2, their switches as fields.
 
     (224, 224, 3) or (227, 227, 3) -> (classes,): a 224 image is one with three rows and
-    columns of zeros at its end, as the original program reads it. Weights N(0, 0.01^2).
-    AlexNet §5 biases: 1 in conv2, conv4, conv5, fc6 and fc7, 0 elsewhere.
+    columns of zeros at its end, as the original program reads it; Caffe's nets, which
+    `clip_windows`, take 227 to 230. Weights N(0, 0.01^2). AlexNet §5 biases: 1 in
+    conv2, conv4, conv5, fc6 and fc7, 0 elsewhere.
 
     Paper and program (`layers-145.cfg`) disagree: the program normalises layer 1 before
     the ReLU, divides alpha by n, adds a normalisation over 5x5 pixels in layer 2, and
@@ -49,27 +51,35 @@ class AlexNet:
     program's net 150, its fc7 inferred); half, one GPU with half the kernels except in
     conv5 (145-half); or one tower with the kernels of both and no groups. AlexNet §7:
     `without` leaves out a middle layer, but not the pooling behind it.
+    Raises InputError for 2/2 pooling without conv2 or conv5, whose padding it needs.
     """
 
     classes: int = 1000
     image_size: int = 224
     activation: Literal["relu", "tanh"] = "relu"
-    layer1: Order = "act norm pool"
-    layer2: Order = "act norm pool"
+    layer1: Order = "act norm pool"  # what follows conv1, "act pool" for no norm
+    layer2: Order = "act norm pool"  # what follows conv2
     pooling: Literal["3/2", "2/2"] = "3/2"  # size/stride; 2/2 with net 147's padding
     lrn_alpha: float = 1e-4  # as in the formula; the program divides it by n = 5
-    lrn_k: float = 2.0
+    lrn_k: float = 2.0  # Caffe's is 1
     lrn_across_towers: bool = False  # whether windows cross from one GPU to the other
-    towers: Literal["joined", "apart", "half", "one"] = "joined"
+    towers: Literal["joined", "apart", "half", "one"] = "joined"  # a row of TOWERS
     without: Literal["nothing", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"] = (
-        "nothing"
+        "nothing"  # or a layer to leave out, with all that follows it but pooling
     )
-    dropout: float = 0.5
+    dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
     inverted_dropout: bool = False  # Caffe's: scaled in training instead of in tests
     middle_init: float = 0.01  # deviation in conv3, conv4 and conv5
     hidden_init: float = 0.01  # deviation in fc6 and fc7
     one: float = 1.0  # the bias that the paper sets to 1
     clip_windows: bool = False  # conv1 drops a last window that the image does not fill
+
+    def __post_init__(self) -> None:
+        if self.pooling == "2/2" and self.without in ("conv2", "conv5"):
+            raise InputError(
+                f"without {self.without}: not with pooling 2/2, whose map sizes need "
+                "the padding of that layer"
+            )
 
     def layers(self) -> tuple[Layer, ...]:
         one, hidden, middle = self.one, self.hidden_init, self.middle_init
@@ -96,6 +106,8 @@ class AlexNet:
             Dropout("drop7", self.dropout, self.inverted_dropout),
             Dense("fc8", self.classes),
         )
+        if self.without == "nothing":
+            return rows
         gone = self.without[-1]  # conv2, relu2 and norm2 go together
         return tuple(r for r in rows if r.name[-1] != gone or isinstance(r, Pool))
 
@@ -123,8 +135,8 @@ class AlexNet:
 class OneWeirdTrick:
     """One weird trick: AlexNet in one tower and without LRN, as torchvision ships it.
 
-    (224, 224, 3) -> (classes,). Krizhevsky's own has 384 kernels in conv4. Dropout
-    stands before the layers whose inputs it drops. Weights N(0, 0.01^2), biases 0.
+    (224, 224, 3) -> (classes,). Dropout stands before the layers whose inputs it drops.
+    Weights N(0, 0.01^2), biases 0.
     """
 
     classes: int = 1000

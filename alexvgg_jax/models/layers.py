@@ -170,12 +170,13 @@ class Dense:
         seen = math.prod(x.shape[1:]) // self.groups
         kernel, bias = _parameters(self, (seen, self.features), (self.features,))
         if self.groups == 1:
-            return add_bias(x.reshape(len(x), -1) @ kernel, bias)
-        halves = x.reshape(len(x), -1, self.groups, x.shape[-1] // self.groups)
+            return add_bias(x.reshape(len(x), seen) @ kernel, bias)
+        maps = x.shape[-1] // self.groups
+        halves = x.reshape(len(x), seen // maps, self.groups, maps)
         halves = halves.swapaxes(1, 2).reshape(len(x), self.groups, seen)
-        kernels = kernel.reshape(seen, self.groups, -1)
+        kernels = kernel.reshape(seen, self.groups, self.features // self.groups)
         y = jnp.einsum("ngi,igf->ngf", halves, kernels)
-        return add_bias(y.reshape(len(x), -1), bias)
+        return add_bias(y.reshape(len(x), self.features), bias)
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ class LRN:
         train: bool,
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch height width maps"]:
-        halves = x.reshape(*x.shape[:-1], self.groups, -1)
+        halves = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
         n = self.size
         window = (1, 1, 1, 1, n) if self.over == "maps" else (1, n, n, 1, 1)
         y = normalise(halves, window, self.alpha, self.beta, self.k)
