@@ -70,7 +70,7 @@ class Summary:
             raise InputError("--switches remat: --train shows the net with and without")
         if self.batch is not None and not self.train:
             raise InputError("--batch: only with --train")
-        net = build(self.model, **switches)
+        net = build(self.model, remat=False, **switches)
         net = net.over(self.over) if self.over else net
         if self.train:
             with Console(stderr=True).status("compiling"):

@@ -37,7 +37,8 @@ def of_training(net: Model, batch: int) -> Memory:
 
     Its two halves cannot be told apart in the step, whose gradients take places that
     activations leave. So the activations are those of a program that ends with the
-    gradients. Raises InputError for a batch without images.
+    gradients. Raises InputError for a batch without images, and on a platform whose
+    compiler does not tell.
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: at least 1")
@@ -71,7 +72,10 @@ def of_training(net: Model, batch: int) -> Memory:
 
 
 def _temporaries(program: jax.stages.Lowered) -> int:
-    return program.compile().memory_analysis().temp_size_in_bytes
+    analysis = program.compile().memory_analysis()
+    if analysis is None:
+        raise InputError("--train: the compiler of this platform has no such analysis")
+    return analysis.temp_size_in_bytes
 
 
 def _bytes(tree: object) -> int:
