@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -65,12 +65,13 @@ class Summary:
 
     def __call__(self) -> None:
         given = {"classes": self.classes, "image_size": self.image_size}
-        switches = {name: n for name, n in given.items() if n} | dict(self.switches)
+        sizes = {name: n for name, n in given.items() if n}
+        switches: dict[str, Any] = sizes | dict(self.switches)
         if "remat" in self.switches:
             raise InputError("--switches remat: --train shows the net with and without")
         if self.batch is not None and not self.train:
             raise InputError("--batch: only with --train")
-        net = build(self.model, remat=False, **switches)
+        net = build(self.model, **switches)
         net = net.over(self.over) if self.over else net
         if self.train:
             with Console(stderr=True).status("compiling"):

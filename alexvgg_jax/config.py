@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> value
 Decays = Mapping[str, float]  # layer -> weight decay
+Compute = Literal["float32", "bfloat16"]
 Rates = Mapping[str, float]  # layer -> factor of the learning rate
 
 
@@ -32,6 +33,7 @@ class Model:
     name: str = "cifar-80sec"  # a row of alexvgg_jax.models.MODELS
     switches: Switches = field(default_factory=dict)  # such as activation tanh
     remat: bool = False  # compute activations again in the backward pass: less memory
+    compute: Compute = "float32"  # of activations: bfloat16 for GPUs and TPUs
 
 
 @dataclass(frozen=True)

@@ -114,10 +114,12 @@ def prepare(run: Run) -> Work:
             f"--batch {run.batch}: {source.about} has {source.count} images"
         )
     size = run.augment.crop or run.data.size
-    switches = {"classes": len(source.classes), "image_size": size}
-    if given := switches.keys() & run.model.switches.keys():
+    model = run.model
+    switches: dict[str, Any] = {"classes": len(source.classes), "image_size": size}
+    if given := switches.keys() & model.switches.keys():
         raise InputError(f"--model.switches {min(given)}: the data says what it is")
-    net = build(run.model.name, remat=run.model.remat, **switches, **run.model.switches)
+    switches |= model.switches
+    net = build(model.name, remat=model.remat, compute=model.compute, **switches)
     return Work(
         run=run,
         source=source,

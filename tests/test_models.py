@@ -19,6 +19,14 @@ from alexvgg_jax.models.layers import Conv, Dense, Dropout, Pool, SlidingDense
 KEY = jax.random.key(0)
 
 
+@pytest.fixture
+def unchecked():
+    """As where nobody checks types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 def counted(name, **switches):
     """Shapes of the parameters, without drawing them."""
     return jax.eval_shape(build(name, **switches).init, KEY)
@@ -485,14 +493,10 @@ def test_parameters_of_another_net_are_named():
             net.apply(other, images, train=False)
 
 
-def test_bytes_are_no_images():
+def test_bytes_are_no_images(unchecked):
     net = build("cifar-80sec")
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(InputError, match="floats with the mean .*, got uint8"):
-            net.apply({}, jnp.zeros((1, 32, 32, 3), jnp.uint8), train=False)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(InputError, match="floats with the mean .*, got uint8"):
+        net.apply({}, jnp.zeros((1, 32, 32, 3), jnp.uint8), train=False)
 
 
 @pytest.mark.parametrize("name", ["cifar-80sec", "cifar-11pct", "alexnet-paper"])
@@ -505,15 +509,11 @@ def test_a_batch_of_none(name):
 
 
 @pytest.mark.parametrize("shape", [(2, 32, 32, 1), (32, 32, 3), (2, 3, 32, 32)])
-def test_images_of_another_layout_are_named(shape):
+def test_images_of_another_layout_are_named(shape, unchecked):
     net = build("cifar-80sec")
     params = net.init(KEY)
-    jaxtyping.config.update("jaxtyping_disable", True)  # as where nobody checks types
-    try:
-        with pytest.raises(InputError, match="NHWC in RGB"):
-            net.apply(params, jnp.zeros(shape), train=False)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+    with pytest.raises(InputError, match="NHWC in RGB"):
+        net.apply(params, jnp.zeros(shape), train=False)
 
 
 # Parts of a net, and images of any size
@@ -690,3 +690,46 @@ def test_the_backward_pass_of_remat_keeps_no_activations():
     pools = [build("vgg-d", width=1 / 16).shapes()[f"pool{i}"] for i in range(1, 6)]
     bound = sum(math.prod(shape) for shape in pools) + 224 * 224 * 3 + 100_000
     assert kept(True) < bound < kept(False) / 3
+
+
+# Mixed precision
+
+
+@pytest.mark.parametrize("name", ["cifar-18pct", "cifar-11pct", "alexnet-caffe"])
+def test_bfloat16_is_for_products_only(name):
+    """AlexNet §3.3: every layer's output is bfloat16, responses are normalised in
+    float32, parameters and gradients are float32, and logits agree to some percent."""
+    size = 79 if name == "alexnet-caffe" else build(name).image_size
+    exact, mixed = (
+        build(name, image_size=size, compute=c) for c in ("float32", "bfloat16")
+    )
+    params = weights(exact)
+    images = 60 * jax.random.normal(KEY, (2, size, size, 3))
+
+    def loss(params, net):
+        logits, features = net.apply(params, images, train=False)
+        return jnp.square(logits).mean(), (logits, features)
+
+    def squares(params):
+        return loss(params, mixed)[0]
+
+    (expected, _), (found, features) = (
+        jax.jit(functools.partial(loss, net=net))(params)[1] for net in (exact, mixed)
+    )
+    assert found.dtype == jnp.float32
+    assert {f.dtype for f in features.values()} == {jnp.dtype("bfloat16")}
+    gap = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    assert 1e-4 < gap < 0.05
+    slopes = jax.eval_shape(jax.grad(squares), params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(slopes)} == {jnp.dtype("float32")}
+    for equation in jax.make_jaxpr(squares)(params).jaxpr.eqns:
+        dtypes = {str(v.aval.dtype) for v in equation.invars}
+        if equation.primitive.name in ("rsqrt", "pow", "reduce_window_sum"):
+            assert "bfloat16" not in dtypes, equation
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            assert dtypes == {"bfloat16"}, equation
+
+
+def test_an_unknown_precision(unchecked):
+    with pytest.raises(InputError, match="compute 'fp8': choose from float32, bfloat"):
+        build("vgg-d", compute="fp8")

@@ -19,6 +19,7 @@ from flax import linen as nn
 from flax.errors import FlaxError
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from alexvgg_jax.config import Compute
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import alexnet, cifar, vgg
 from alexvgg_jax.models.layers import Dense, Layer, Local, Pool, Shape
@@ -53,6 +54,7 @@ class Model:
     rows: tuple[Layer, ...]
     image_size: int
     remat: bool = False  # the backward pass keeps what pooling leaves, no more
+    compute: Compute = "float32"  # of activations; parameters are float32
 
     @property
     def input_shape(self) -> Shape:
@@ -87,6 +89,8 @@ class Model:
     ) -> tuple[Float[Array, "batch *output"], Features]:
         """Logits, and every layer's output by name (`jit` drops those unused).
 
+        Logits have the dtype of `images`, the layers' outputs that of `compute`.
+
         `images` are NHWC with the mean subtracted, 0 to 255 wide as in both papers.
         `key` draws the dropout masks; only training needs it. With `until`, that
         layer's output instead of logits: nothing behind it is computed, and `params`
@@ -105,7 +109,7 @@ class Model:
         rows = self.rows if until is None else self._until(until)
         self._check_size(rows, images.shape[1:])
 
-        x, features = images, {}
+        x, features = images.astype(self.compute), {}
         for first, block in _blocks(rows):
             network = _Network(block, first)
 
@@ -119,7 +123,7 @@ class Model:
                 why = str(error).split(" (http")[0]
                 raise InputError(f"{self.name}: params of another net: {why}") from None
             features |= found
-        return x, features
+        return x.astype(images.dtype), features
 
     def _until(self, layer: str) -> tuple[Layer, ...]:
         names = [row.name for row in self.rows]
@@ -183,25 +187,30 @@ def _smallest(rows: tuple[Layer, ...]) -> int:
     return next(filter(fits, itertools.count(1)))
 
 
-def build(name: str, *, remat: bool = False, **switches: Any) -> Model:
+def build(
+    name: str, *, remat: bool = False, compute: Compute = "float32", **switches: Any
+) -> Model:
     """The network of a row of MODELS; keywords override that row's switches.
 
     With `remat` the backward pass computes the activations between two pooling layers
     again instead of keeping them: the same numbers for more time, and less memory where
-    activations take most of it (`summary --train` shows both).
+    activations take most of it (`summary --train` shows both). With `compute`
+    "bfloat16", convolutions and fully-connected layers multiply in it, for GPUs and
+    TPUs; normalisation, averages, the loss and the parameters stay float32.
     Raises InputError for an unknown name or switch, and for an image that is too small.
     """
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}{_closest(name, MODELS)}")
     row = MODELS[name]
     hints = get_type_hints(type(row))
+    _check(f"{name}: compute {compute!r}", compute, Compute)
     for switch, value in switches.items():
         if switch not in hints:
             hint = _closest(switch, hints)
             raise InputError(f"{name}: unknown switch {switch!r}{hint}")
         _check(f"{name}: {switch} {value!r}", value, hints[switch])
     row = dataclasses.replace(row, **switches)
-    model = Model(name, row.layers(), row.image_size, remat)
+    model = Model(name, row.layers(), row.image_size, remat, compute)
     model.shapes()
     return model
 

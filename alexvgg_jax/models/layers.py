@@ -59,15 +59,20 @@ class _Parameters(nn.Module):
 
 
 def _parameters(
-    row: "Conv | Local | Dense | SlidingDense", kernel: Shape, bias: Shape
+    row: "Conv | Local | Dense | SlidingDense",
+    kernel: Shape,
+    bias: Shape,
+    dtype: jnp.dtype,
 ) -> tuple[Array, Array]:
-    """A row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias."""
+    """A row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias:
+    float32, as the layer's input where they are used."""
     if row.init == "glorot":
         draw = nn.initializers.glorot_uniform()
     else:
         draw = nn.initializers.normal(row.init)
     constant = nn.initializers.constant(row.bias)
-    return _Parameters(kernel, draw, bias, constant, name=row.name)()
+    drawn = _Parameters(kernel, draw, bias, constant, name=row.name)()
+    return drawn[0].astype(dtype), drawn[1].astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ class Conv:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch rows columns {self.features}"]:
         shape = (self.size, self.size, x.shape[3] // self.groups, self.features)
-        kernel, bias = _parameters(self, shape, (self.features,))
+        kernel, bias = _parameters(self, shape, (self.features,), x.dtype)
         pads = [(self.pad, self._windows(n)[1]) for n in x.shape[1:3]]
         return add_bias(convolve(x, kernel, self.stride, pads, self.groups), bias)
 
@@ -138,7 +143,7 @@ class Local:
         rows, columns, features = self.output(x.shape[1:])
         seen = self.size**2 * x.shape[3]  # by one kernel: rows, columns, maps
         kernel, bias = _parameters(
-            self, (rows, columns, seen, features), (rows, columns, features)
+            self, (rows, columns, seen, features), (rows, columns, features), x.dtype
         )
         pad = (self.pad, self.pad)
         padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
@@ -168,7 +173,8 @@ class Dense:
         self, x: Float[Array, "batch ..."], *, train: bool, key: PRNGKeyArray | None
     ) -> Float[Array, "batch {self.features}"]:
         seen = math.prod(x.shape[1:]) // self.groups
-        kernel, bias = _parameters(self, (seen, self.features), (self.features,))
+        shape = (seen, self.features)
+        kernel, bias = _parameters(self, shape, (self.features,), x.dtype)
         if self.groups == 1:
             return add_bias(x.reshape(len(x), seen) @ kernel, bias)
         maps = x.shape[-1] // self.groups
@@ -206,7 +212,7 @@ class SlidingDense:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch rows columns {self.features}"]:
         shape = (self.size**2 * x.shape[3], self.features)
-        kernel, bias = _parameters(self, shape, (self.features,))
+        kernel, bias = _parameters(self, shape, (self.features,), x.dtype)
         kernel = kernel.reshape(self.size, self.size, x.shape[3], self.features)
         return add_bias(convolve(x, kernel), bias)
 
@@ -262,6 +268,7 @@ class LRN:
     that exist, or `over` the `size` x `size` pixels around i in its own map. `groups=2`
     keeps the windows within each GPU's half of the maps. The original program divides
     its alpha by the pixels or maps in a window; the paper's formula, and this, do not.
+    Computed in float32 whatever the input.
     """
 
     name: str
@@ -283,10 +290,11 @@ class LRN:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch height width maps"]:
         halves = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
+        halves = halves.astype(jnp.float32)
         n = self.size
         window = (1, 1, 1, 1, n) if self.over == "maps" else (1, n, n, 1, 1)
         y = normalise(halves, window, self.alpha, self.beta, self.k)
-        return y.reshape(x.shape)
+        return y.reshape(x.shape).astype(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -317,9 +325,11 @@ class Pool:
     ) -> Float[Array, "batch rows columns maps"]:
         if self.kind == "max":
             return max_pool(x, self.size, self.stride)
-        pooled = reduce_windows(x, 0.0, lax.add, self.size, self.stride)
+        exact = x.astype(jnp.float32)
+        pooled = reduce_windows(exact, 0.0, lax.add, self.size, self.stride)
         rows, columns = (self._pixels_seen(n) for n in x.shape[1:3])
-        return pooled / jnp.asarray(np.outer(rows, columns), x.dtype)[None, :, :, None]
+        seen = np.outer(rows, columns)[None, :, :, None].astype(np.float32)
+        return (pooled / seen).astype(x.dtype)
 
     def _pixels_seen(self, n: int) -> np.ndarray:
         count, _ = windows(n, self.size, self.stride)
