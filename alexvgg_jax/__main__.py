@@ -1,8 +1,10 @@
 """AlexNet and VGG on the command line: train, eval, summary."""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import tyro
 from rich.console import Console
@@ -11,6 +13,42 @@ from alexvgg_jax import loop, memory
 from alexvgg_jax.config import RECIPES, Run, Switches
 from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.models import build, summary
+
+PAIRS = tyro.constructors.ConstructorRegistry()
+
+
+@PAIRS.primitive_rule
+def _pairs(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Mappings as NAME VALUE NAME VALUE ..., in place of all that a recipe has."""
+    if get_origin(info.type) is not Mapping:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="[NAME VALUE ...]",
+        instance_from_str=_from_words,
+        is_instance=lambda found: isinstance(found, Mapping),
+        str_from_instance=lambda pairs: [
+            str(w) for pair in pairs.items() for w in pair
+        ],
+    )
+
+
+def _from_words(words: list[str]) -> dict[str, bool | int | float | str]:
+    if len(words) % 2:
+        raise ValueError(f"{words[-1]} needs a value")
+    return {
+        name: _value(text) for name, text in zip(words[::2], words[1::2], strict=True)
+    }
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return text
+
 
 Recipe = Annotated[
     tyro.extras.subcommand_type_from_defaults(
@@ -89,6 +127,7 @@ def main() -> None:
             prog="python -m alexvgg_jax",
             description=__doc__,
             config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
+            registry=PAIRS,
         )
     command()
 

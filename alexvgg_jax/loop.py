@@ -118,6 +118,8 @@ def prepare(run: Run) -> Work:
     switches: dict[str, Any] = {"classes": len(source.classes), "image_size": size}
     if given := switches.keys() & model.switches.keys():
         raise InputError(f"--model.switches {min(given)}: the data says what it is")
+    if given := {"remat", "compute"} & model.switches.keys():
+        raise InputError(f"--model.switches {min(given)}: use --model.{min(given)}")
     switches |= model.switches
     net = build(model.name, remat=model.remat, compute=model.compute, **switches)
     return Work(

@@ -61,6 +61,9 @@ def test_summary_of_training_memory():
         (("summary", "vgg-d", "--over", "256"), "built for 224x224 images"),
         (("summary", "vgg-d", "--switches", "remat", "True"), "--switches remat"),
         (("summary", "vgg-d", "--switches", "head", "cap"), "choose from fc, dense"),
+        (("summary", "vgg-d", "--switches", "head"), "head needs a value"),
+        (("train", "digits", "--model.switches", "remat", "true"), "--model.remat"),
+        (("train", "vgg-a", "--model.switches", "heat", "gap"), "imagenet2012"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
         (("eval", "nowhere"), "nowhere: no run there"),
@@ -77,3 +80,10 @@ def test_train_then_eval(tmp_path):
     assert trained.returncode == 0, trained.stderr
     assert "epoch 1/1" in trained.stderr
     assert "top-1 error" in run("eval", folder).stdout
+
+
+def test_switches_of_a_recipe_can_be_replaced():
+    """VGG's recipes start from Glorot's weights; other switches stand in their place."""
+    words = ("--model.switches", "lrn", "true", "width", "0.5", "head", "gap")
+    assert "imagenet2012" in one_line("train", "vgg-a", *words)
+    assert "init glorot" in run("train", "vgg-a", "--help").stdout

@@ -458,6 +458,7 @@ def test_image_of_another_size(size):
         ({"width": float("inf")}, "width inf: a number from 0 up"),
         ({"width": True}, "width True: a number"),
         ({"dropout": -0.5}, "dropout -0.5: a number from 0 up"),
+        ({"dropout": 5.0, "head": "gap"}, "dropout 5.0: from 0 to below 1"),
     ],
 )
 def test_a_switch_takes_only_values_that_mean_something(switches, message):
@@ -487,10 +488,20 @@ def test_local_layers_take_one_size(name):
 def test_parameters_of_another_net_are_named():
     net = build("cifar-80sec")
     images = jnp.zeros((1, 32, 32, 3))
-    message = "cifar-80sec: params of another net: .*conv1"
+    message = "cifar-80sec: params of another net: .*(conv1|local3)"
     for other in (build("cifar-13pct").init(KEY), {}):
         with pytest.raises(InputError, match=message):
             net.apply(other, images, train=False)
+    more = net.init(KEY) | {"conv9": {"kernel": images, "bias": images}}
+    with pytest.raises(InputError, match="no layer 'conv9' here"):
+        net.apply(more, images, train=False)
+    assert net.apply(more, images, train=False, until="conv1")[0].shape[3] == 32
+
+
+def test_normalisation_needs_a_constant():
+    """AlexNet §3.3: where all maps are zero, 0 / 0."""
+    with pytest.raises(InputError, match="lrn_k 0.0: above 0"):
+        build("alexnet-paper", lrn_k=0.0)
 
 
 def test_bytes_are_no_images(unchecked):

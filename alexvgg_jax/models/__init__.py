@@ -108,6 +108,10 @@ class Model:
             )
         rows = self.rows if until is None else self._until(until)
         self._check_size(rows, images.shape[1:])
+        if until is None and (surplus := params.keys() - {row.name for row in rows}):
+            raise InputError(
+                f"{self.name}: params of another net: no layer {min(surplus)!r} here"
+            )
 
         x, features = images.astype(self.compute), {}
         for first, block in _blocks(rows):
@@ -203,6 +207,7 @@ def build(
         raise InputError(f"unknown model {name!r}{_closest(name, MODELS)}")
     row = MODELS[name]
     hints = get_type_hints(type(row))
+    _check(f"{name}: remat {remat!r}", remat, bool)
     _check(f"{name}: compute {compute!r}", compute, Compute)
     for switch, value in switches.items():
         if switch not in hints:

@@ -51,7 +51,8 @@ class AlexNet:
     program's net 150, its fc7 inferred); half, one GPU with half the kernels except in
     conv5 (145-half); or one tower with the kernels of both and no groups. AlexNet §7:
     `without` leaves out a middle layer, but not the pooling behind it.
-    Raises InputError for 2/2 pooling without conv2 or conv5, whose padding it needs.
+    Raises InputError for 2/2 pooling without conv2 or conv5, whose padding it needs,
+    and for `lrn_k` 0, which divides what is dark by nothing.
     """
 
     classes: int = 1000
@@ -80,6 +81,8 @@ class AlexNet:
                 f"without {self.without}: not with pooling 2/2, whose map sizes need "
                 "the padding of that layer"
             )
+        if self.lrn_k <= 0:
+            raise InputError(f"lrn_k {self.lrn_k}: above 0")
 
     def layers(self) -> tuple[Layer, ...]:
         one, hidden, middle = self.one, self.hidden_init, self.middle_init

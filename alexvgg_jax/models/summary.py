@@ -31,7 +31,9 @@ class Row(NamedTuple):
     parameters: int
     multiply_adds: int  # of convolutions and fully-connected layers
     activation_bytes: int  # of its output, in float32
-    receptive_field: int  # pixels of the image that one output sees, in one direction
+    # Pixels that one output sees, in one direction, of an image so large that no border
+    # cuts them off; behind a fully-connected layer all of this one's.
+    receptive_field: int
 
 
 def rows(net: Model) -> list[Row]:
@@ -54,7 +56,7 @@ def rows(net: Model) -> list[Row]:
                 parameters=sum(p.size for p in params.get(layer.name, {}).values()),
                 multiply_adds=_multiply_adds(layer, before, after),
                 activation_bytes=math.prod(after) * FLOAT32_BYTES,
-                receptive_field=min(field, net.image_size),
+                receptive_field=field,
             )
         )
         before = after

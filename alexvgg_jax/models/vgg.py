@@ -48,8 +48,8 @@ class VGG:
     VGG §3.2: with the `head` "dense" the fully-connected layers slide over an image of
     any size from `image_size` up, and logits are the mean of the class score map "fc8";
     its parameters are those of the head "fc". "gap" averages the maps of pool5 instead
-    of the hidden fully-connected layers, as GoogLeNet does. `width` multiplies the
-    kernels and the hidden units, for small data.
+    of the hidden fully-connected layers, and their dropout, as GoogLeNet does. `width`
+    multiplies the kernels and the hidden units, for small data.
     """
 
     column: Literal["A", "B", "B 5x5", "C", "D", "E"]
@@ -65,6 +65,7 @@ class VGG:
     def __post_init__(self) -> None:
         if self.width <= 0:
             raise InputError(f"width {self.width}: above 0")
+        Dropout("dropout", self.dropout)  # raises, even for a head that has none
 
     def layers(self) -> tuple[Layer, ...]:
         return (*self._features(), *self._head())
