@@ -83,7 +83,7 @@ def test_train_then_eval(tmp_path):
 
 
 def test_switches_of_a_recipe_can_be_replaced():
-    """VGG's recipes start from Glorot's weights; other switches stand in their place."""
+    """VGG's recipes start from Glorot's weights, which other switches replace."""
     words = ("--model.switches", "lrn", "true", "width", "0.5", "head", "gap")
     assert "imagenet2012" in one_line("train", "vgg-a", *words)
     assert "init glorot" in run("train", "vgg-a", "--help").stdout
