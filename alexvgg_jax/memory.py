@@ -54,7 +54,7 @@ def of_training(net: Model, batch: int) -> Memory:
     state, rows, stats, rate, key = jax.eval_shape(arguments)
     half = jax.jit(
         functools.partial(gradients, net=net, config=config),
-        compiler_options=compiler_options(net.remat),
+        compiler_options=compiler_options(),
     ).lower(state.params, rows, stats, key)
     step = compile_steps(net, optimizer, config, make_mesh(1)).train.lower(
         state, rows, stats, rate, key

@@ -16,6 +16,7 @@ from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.loss import cross_entropy, top_k_error
 from alexvgg_jax.mesh import over_data, replicated
 from alexvgg_jax.models import Model, Params
+from alexvgg_jax.models.operations import on_cpu
 
 
 class State(NamedTuple):
@@ -110,27 +111,26 @@ class Steps(NamedTuple):
     eval: Callable[..., Metrics]  # (params, batch, stats)
 
 
-# On a CPU, convolutions go to Eigen instead of YNNPACK: a CIFAR-10 epoch takes 45 s
-# instead of 62 on two cores. Experimental in XLA, so a version may refuse it.
 CPU_OPTIONS = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    # Convolutions go to Eigen instead of YNNPACK: a CIFAR-10 epoch takes 45 s instead
+    # of 62 on two cores. Experimental in XLA, so a version may refuse it.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    # XLA for CPUs takes barriers away before it fuses, and before it finds that what
+    # jax.checkpoint computes again was there already.
+    "xla_disable_hlo_passes": "cse_barrier_expander",
 }
-# XLA for CPUs takes the barriers of jax.checkpoint away too early, and then finds the
-# second computation to be the first one again.
-CPU_REMAT_OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
 
 
 @functools.cache
-def compiler_options(remat: bool = False) -> dict[str, str]:
+def compiler_options() -> dict[str, str]:
     """CPU_OPTIONS where they apply and this version of XLA knows them, else none."""
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return {}
-    wanted = CPU_OPTIONS | (CPU_REMAT_OPTIONS if remat else {})
     try:
-        jax.jit(lambda: 0, compiler_options=wanted).lower().compile()
+        jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return wanted
+    return CPU_OPTIONS
 
 
 def compile_steps(
@@ -155,7 +155,7 @@ def compile_steps(
         return eval_step(params, batch, stats, net=net, config=config)
 
     jit = functools.partial(
-        jax.jit, out_shardings=whole, compiler_options=compiler_options(net.remat)
+        jax.jit, out_shardings=whole, compiler_options=compiler_options()
     )
     return Steps(
         init=jit(init),

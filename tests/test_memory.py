@@ -9,7 +9,7 @@ from alexvgg_jax.step import compiler_options
 
 
 @pytest.mark.skipif(
-    jax.default_backend() == "cpu" and not compiler_options(True),
+    jax.default_backend() == "cpu" and not compiler_options(),
     reason="this version of XLA refuses the options of CPUs",
 )
 def test_remat_needs_less_memory():
@@ -28,7 +28,7 @@ def test_memory_of_parameters_and_velocity():
     assert found.parameters == 4 * paper.PARAMETERS["alexnet-paper"]
     assert found.optimizer == found.gradients == found.parameters
     assert found.images == 2 * 224 * 224 * 3
-    assert 4 * found.parameters > found.total > 3 * found.parameters
+    assert 4 * found.parameters > found.total > 2 * found.parameters
 
 
 def test_activations_are_what_the_backward_pass_keeps():

@@ -9,6 +9,8 @@ import pytest
 
 from alexvgg_jax.models import build, operations
 from alexvgg_jax.models.operations import (
+    add_bias,
+    add_bias_defined,
     convolve,
     convolve_defined,
     max_pool,
@@ -31,7 +33,8 @@ def assert_same(ours, definition, *arguments, relative=2e-6):
     gaps += zip(our_backward(gradient), backward(gradient), strict=True)
     for a, b in gaps:
         assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=0, atol=relative * np.abs(b).max())
+        largest = np.abs(b).max(initial=0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=relative * largest)
 
 
 def normal(*shape, scale=1.0):
@@ -49,6 +52,31 @@ def test_groups(stride, pads, groups):
         functools.partial(f, **how) for f in (convolve, convolve_defined)
     )
     assert_same(ours, definition, normal(2, 9, 8, 8), kernel)
+
+
+@pytest.mark.parametrize(
+    "shape, bias",
+    [
+        ((2, 9, 7, 96), (96,)),
+        ((2, 9, 7, 9000), (9000,)),  # wider than the rows of the sum
+        ((3, 1), (1,)),
+        ((97, 10), (10,)),  # a prime number of places
+        ((4, 6, 5, 8), (6, 5, 8)),
+        ((0, 4), (4,)),
+    ],
+)
+def test_bias(shape, bias):
+    """AlexNet §5 biases: one of every map, or of every place and map."""
+    assert_same(add_bias, add_bias_defined, normal(*shape), normal(*bias))
+
+
+def test_gradient_of_a_bias_in_double_precision():
+    """AlexNet §5 biases: the sum over 32 images of 55x55, to a float's last digits."""
+    y, bias = normal(32, 55, 55, 96), normal(96)
+    gradient = 1 + normal(*y.shape)
+    ours = jax.jit(lambda y, b, g: jax.vjp(add_bias, y, b)[1](g)[1])(y, bias, gradient)
+    expected = np.asarray(gradient, np.float64).sum(axis=(0, 1, 2))
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.75, 0.5])

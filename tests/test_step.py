@@ -53,6 +53,21 @@ def losses(devices: int, steps: int) -> list[float]:
     return found
 
 
+@pytest.mark.skipif(not compiler_options(), reason="only CPUs need the barriers")
+def test_weights_are_updated_in_place():
+    """The compiled step copies no kernel, though the backward pass reads it too."""
+    mesh, optimizer = make_mesh(1), original_sgd(Optim())
+    steps = compile_steps(NET, optimizer, AUGMENT, mesh)
+    key = jax.random.key(0)
+    state = jax.eval_shape(steps.init, key)
+    arguments = (state, place(random_batch(0), mesh), STATS, jnp.float32(0.001), key)
+    lines = steps.train.lower(*arguments).compile().as_text().splitlines()
+    for kernel in ("f32[3,3,4,8]", "f32[288,10]"):
+        written = [line for line in lines if f"= {kernel}" in line]
+        assert written
+        assert not [line for line in written if " copy(" in line]
+
+
 def test_eight_devices_give_the_loss_curve_of_one():
     one, eight = losses(1, 20), losses(8, 20)
     np.testing.assert_allclose(eight, one, rtol=1e-5)

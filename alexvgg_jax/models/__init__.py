@@ -96,7 +96,7 @@ class Model:
         layer's output instead of logits: nothing behind it is computed, and `params`
         need not reach further. Raises InputError for images that the net was not built
         for (layers before the first fully-connected one take any size) and for `params`
-        of another net. Reverse-mode gradients only on CPUs, where pooling and LRN have
+        of another net. Reverse-mode gradients only on CPUs, where some operations have
         their own: `jax.jvp` needs a GPU or TPU.
         """
         if images.ndim != 4 or images.shape[3] != 3:

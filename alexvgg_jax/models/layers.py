@@ -2,7 +2,7 @@
 
 A network is a tuple of rows such as `Conv("conv1", 96, 11, stride=4)`. A row knows its
 output shape (`output`) and computes it (`__call__`, inside a Linen compact method,
-where `_parameters` are found by the row's name). Images are NHWC, kernels HWIO.
+where `_Parameters` are found by the row's name). Images are NHWC, kernels HWIO.
 
 Windows follow the rule of the original program (`layer.py`, LocalLayerParser): as many
 as it takes to cover the image, the last one reading past the right and bottom border.
@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models.operations import (
     add_bias,
+    computed_once,
     convolve,
     max_pool,
     normalise,
@@ -58,21 +59,18 @@ class _Parameters(nn.Module):
         return kernel, self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
 
 
-def _parameters(
-    row: "Conv | Local | Dense | SlidingDense",
-    kernel: Shape,
-    bias: Shape,
-    dtype: jnp.dtype,
-) -> tuple[Array, Array]:
-    """A row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias:
-    float32, as the layer's input where they are used."""
+def _with_parameters(
+    row: "Conv | Local | Dense | SlidingDense", x: Array, kernel: Shape, bias: Shape
+) -> tuple[Array, ...]:
+    """The row's input, its kernel, from N(0, init^2) or Glorot's uniform, and its
+    constant bias: float32, and as the input where they are used."""
     if row.init == "glorot":
         draw = nn.initializers.glorot_uniform()
     else:
         draw = nn.initializers.normal(row.init)
     constant = nn.initializers.constant(row.bias)
     drawn = _Parameters(kernel, draw, bias, constant, name=row.name)()
-    return drawn[0].astype(dtype), drawn[1].astype(dtype)
+    return computed_once(x, *(leaf.astype(x.dtype) for leaf in drawn))
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Conv:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch rows columns {self.features}"]:
         shape = (self.size, self.size, x.shape[3] // self.groups, self.features)
-        kernel, bias = _parameters(self, shape, (self.features,), x.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         pads = [(self.pad, self._windows(n)[1]) for n in x.shape[1:3]]
         return add_bias(convolve(x, kernel, self.stride, pads, self.groups), bias)
 
@@ -142,8 +140,8 @@ class Local:
     ) -> Float[Array, "batch rows columns {self.features}"]:
         rows, columns, features = self.output(x.shape[1:])
         seen = self.size**2 * x.shape[3]  # by one kernel: rows, columns, maps
-        kernel, bias = _parameters(
-            self, (rows, columns, seen, features), (rows, columns, features), x.dtype
+        x, kernel, bias = _with_parameters(
+            self, x, (rows, columns, seen, features), (rows, columns, features)
         )
         pad = (self.pad, self.pad)
         padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
@@ -174,7 +172,7 @@ class Dense:
     ) -> Float[Array, "batch {self.features}"]:
         seen = math.prod(x.shape[1:]) // self.groups
         shape = (seen, self.features)
-        kernel, bias = _parameters(self, shape, (self.features,), x.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         if self.groups == 1:
             return add_bias(x.reshape(len(x), seen) @ kernel, bias)
         maps = x.shape[-1] // self.groups
@@ -212,7 +210,7 @@ class SlidingDense:
         key: PRNGKeyArray | None,
     ) -> Float[Array, "batch rows columns {self.features}"]:
         shape = (self.size**2 * x.shape[3], self.features)
-        kernel, bias = _parameters(self, shape, (self.features,), x.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         kernel = kernel.reshape(self.size, self.size, x.shape[3], self.features)
         return add_bias(convolve(x, kernel), bias)
 

@@ -24,6 +24,18 @@ def on_cpu() -> bool:
     return platform == "cpu"
 
 
+def computed_once(*arrays: Array) -> tuple[Array, ...]:
+    """The same arrays, and so their gradients: all of them before any use of one.
+
+    On CPUs XLA computes a chain of elementwise operations anew for each layout and sum
+    that a convolution's gradients need it in, and it copies weights to update them
+    while the gradient of a layer's input may still read them. A layer whose input and
+    parameters go through here does neither: 12% off AlexNet's training step on two
+    cores, a quarter off the CIFAR-10 nets'. (`compiler_options` keeps the barriers.)
+    """
+    return lax.optimization_barrier(arrays) if on_cpu() else arrays
+
+
 def windows(
     n: int, size: int, stride: int, pad: int = 0, ceil: bool = True
 ) -> tuple[int, int]:
@@ -80,8 +92,44 @@ def convolve_defined(
 
 
 def add_bias(y: Array, bias: Array) -> Array:
-    """A bias for every map, or for every place and map."""
+    """A bias for every map, or for every place and map.
+
+    Its gradient is a sum over all places. On CPUs XLA walks through memory column by
+    column for that; there, the sum is taken over wide rows of many places first (0.8 ms
+    instead of 18 for AlexNet's conv1 at batch 32 on two cores).
+    """
+    if on_cpu():
+        return _add_bias_on_cpu(y, bias)
+    return add_bias_defined(y, bias)
+
+
+def add_bias_defined(y: Array, bias: Array) -> Array:
     return y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
+
+
+@jax.custom_vjp
+def _add_bias_on_cpu(y: Array, bias: Array) -> Array:
+    return add_bias_defined(y, bias)
+
+
+def _add_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
+    return add_bias_defined(y, bias), bias
+
+
+WIDE = 8192  # floats: 32 KiB, what the first-level cache holds
+
+
+def _add_bias_backward(bias: Array, gradient: Array) -> tuple[Array, Array]:
+    (gradient,) = computed_once(gradient)
+    places = gradient.size // bias.size
+    together = max(
+        n for n in range(1, max(WIDE // bias.size, 1) + 1) if places % n == 0
+    )
+    wide = gradient.reshape(places // together, together * bias.size).sum(axis=0)
+    return gradient, wide.reshape(together, *bias.shape).sum(axis=0)
+
+
+_add_bias_on_cpu.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 Window = tuple[int, ...]  # a size for each axis
