@@ -15,6 +15,7 @@ from alexvgg_jax.models.operations import (
     convolve_defined,
     max_pool,
     max_pool_defined,
+    multiply,
     normalise,
     normalise_defined,
     on_cpu,
@@ -52,6 +53,12 @@ def test_groups(stride, pads, groups):
         functools.partial(f, **how) for f in (convolve, convolve_defined)
     )
     assert_same(ours, definition, normal(2, 9, 8, 8), kernel)
+
+
+@pytest.mark.parametrize("batch, units, features", [(32, 40, 17), (1, 5, 3), (0, 4, 2)])
+def test_products(batch, units, features):
+    """AlexNet §3.5: a fully-connected layer's."""
+    assert_same(multiply, jnp.matmul, normal(batch, units), normal(units, features))
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from alexvgg_jax.models.operations import (
     computed_once,
     convolve,
     max_pool,
+    multiply,
     normalise,
     reduce_windows,
     windows,
@@ -174,7 +175,7 @@ class Dense:
         shape = (seen, self.features)
         x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         if self.groups == 1:
-            return add_bias(x.reshape(len(x), seen) @ kernel, bias)
+            return add_bias(multiply(x.reshape(len(x), seen), kernel), bias)
         maps = x.shape[-1] // self.groups
         halves = x.reshape(len(x), seen // maps, self.groups, maps)
         halves = halves.swapaxes(1, 2).reshape(len(x), self.groups, seen)

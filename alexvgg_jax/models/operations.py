@@ -91,6 +91,38 @@ def convolve_defined(
     )
 
 
+def multiply(x: Array, kernel: Array) -> Array:
+    """Matrix product, of a batch of units with a fully-connected layer's kernel.
+
+    On CPUs XLA first packs the whole kernel anew for it. There, the forward pass is a
+    convolution of a 1x1 kernel over a column of pixels, which packs it block by block:
+    15 ms instead of 32 for AlexNet's fc6 at batch 32 on two cores.
+    """
+    if on_cpu():
+        return _multiply_on_cpu(x, kernel)
+    return x @ kernel
+
+
+@jax.custom_vjp
+def _multiply_on_cpu(x: Array, kernel: Array) -> Array:
+    pixels, kernel = jnp.expand_dims(x, (0, 2)), jnp.expand_dims(kernel, (0, 1))
+    return convolve(pixels, kernel)[0, :, 0]
+
+
+def _multiply_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _multiply_on_cpu(x, kernel), (x, kernel)
+
+
+def _multiply_backward(
+    kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = kept
+    return gradient @ kernel.T, x.T @ gradient
+
+
+_multiply_on_cpu.defvjp(_multiply_forward, _multiply_backward)
+
+
 def add_bias(y: Array, bias: Array) -> Array:
     """A bias for every map, or for every place and map.
 
@@ -150,14 +182,22 @@ def normalise(x: Array, window: Window, alpha: float, beta: float, k: float) -> 
 def normalise_defined(
     x: Array, window: Window, alpha: float, beta: float, k: float
 ) -> Array:
-    return x * (k + alpha * _sum_windows(x * x, window)) ** -beta
+    pads = tuple((n // 2, n - 1 - n // 2) for n in window)
+    squares = lax.reduce_window(x * x, 0.0, lax.add, window, (1,) * x.ndim, pads)
+    return x * (k + alpha * squares) ** -beta
 
 
 def _sum_windows(x: Array, window: Window, mirrored: bool = False) -> Array:
-    pads = tuple((n // 2, n - 1 - n // 2) for n in window)
-    if mirrored:
-        pads = tuple((behind, before) for before, behind in pads)
-    return lax.reduce_window(x, 0.0, lax.add, window, (1,) * x.ndim, pads)
+    """Sums axis by axis: 3 + 3 numbers instead of 3 x 3."""
+    for axis, n in enumerate(window):
+        if n > 1:
+            pads = [(0, 0)] * x.ndim
+            pads[axis] = (n // 2, n - 1 - n // 2)
+            if mirrored:
+                pads[axis] = pads[axis][::-1]
+            along = tuple(n if i == axis else 1 for i in range(x.ndim))
+            x = lax.reduce_window(x, 0.0, lax.add, along, (1,) * x.ndim, pads)
+    return x
 
 
 def _power(d: Array, beta: float) -> Array:
@@ -215,7 +255,8 @@ def max_pool(x: Array, size: int, stride: int) -> Array:
     XLA's own gradient, select-and-scatter, is serial on CPUs. There, the forward pass
     keeps which tap of its window won, and the backward pass computes each phase of the
     input (pixels alike modulo `stride`) from shifted gradients: a third off the whole
-    training step of the CIFAR-10 nets on two cores.
+    training step of the CIFAR-10 nets on two cores. The taps being there, the maximum
+    is taken of them: 1.3 ms instead of 6.3 behind AlexNet's conv1.
     """
     if on_cpu():
         return _max_pool_on_cpu(x, size, stride, x.shape[1], x.shape[2])
@@ -233,19 +274,23 @@ def _max_pool_on_cpu(
     return max_pool_defined(x, size, stride)
 
 
+def _taps(x: Array, size: int, stride: int) -> list[Array]:
+    """The pixels that all windows have in their first place, their second, ..."""
+    (rows, bottom), (columns, right) = (windows(n, size, stride) for n in x.shape[1:3])
+    pads = ((0, 0), (0, bottom), (0, right), (0, 0))
+    (padded,) = computed_once(jnp.pad(x, pads, constant_values=-jnp.inf))
+    places = itertools.product(range(size), repeat=2)
+    return [padded[:, i::stride, j::stride][:, :rows, :columns] for i, j in places]
+
+
 def _max_pool_forward(
     x: Array, size: int, stride: int, height: int, width: int
 ) -> tuple[Array, Array]:
-    pooled = max_pool_defined(x, size, stride)
-    rows, columns = pooled.shape[1:3]
-    ends = [(0, windows(n, size, stride)[1]) for n in (height, width)]
-    pads = ((0, 0), *ends, (0, 0))
-    padded = jnp.pad(x, pads, constant_values=-jnp.inf)
+    taps = _taps(x, size, stride)
+    (pooled,) = computed_once(functools.reduce(jnp.maximum, taps))
     winner = jnp.full(pooled.shape, size**2, jnp.int8)
-    for tap in reversed(range(size**2)):
-        i, j = divmod(tap, size)
-        at_tap = padded[:, i::stride, j::stride][:, :rows, :columns]
-        winner = jnp.where(at_tap == pooled, jnp.int8(tap), winner)
+    for place, tap in reversed(list(enumerate(taps))):
+        winner = jnp.where(tap == pooled, jnp.int8(place), winner)
     return pooled, winner
 
 
