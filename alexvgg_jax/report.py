@@ -134,10 +134,10 @@ def table(result: Result) -> Table:
     return rows
 
 
-def write_table(result: Result, path: Path) -> None:
-    """The table as a text file."""
+def write_table(drawn: Table, path: Path, width: int = 88) -> None:
+    """The table as a text file, so many characters wide."""
     with path.open("w", encoding="utf-8") as page:
-        Console(file=page, width=88).print(table(result))
+        Console(file=page, width=width).print(drawn)
 
 
 def show(figure: Mapping[str, float] | None) -> str:

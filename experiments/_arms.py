@@ -94,7 +94,7 @@ class Experiment:
         path = self._given.out / f"{self._name}.json"
         report.write(result, path)
         result = report.read(path)  # what is drawn is what was written
-        report.write_table(result, path.with_suffix(".txt"))
+        report.write_table(report.table(result), path.with_suffix(".txt"))
         draw(result, path.with_suffix(".png"))
         Console().print(report.table(result))
         print(f"wrote {path}, and beside it the table (.txt) and the plot (.png)")

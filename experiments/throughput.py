@@ -7,6 +7,10 @@ whole of it: uint8 images that are cropped and mirrored, loss, gradients, the up
 PyTorch's two memory layouts the faster one counts. The machine's peak is that of a
 product of two large matrices, in the same run.
 
+Nets of 32-pixel images then train for an epoch a round on real data from memory, as
+`train` does it: batches drawn, shipped as uint8, augmented on the device, metrics
+fetched. "Loop" is how much of the bare step's speed is left.
+
     python experiments/throughput.py                           # ours
     python experiments/throughput.py --against torch           # the extra parity
     python experiments/throughput.py --nets alexnet-paper --batch 64
@@ -17,9 +21,10 @@ product of two large matrices, in the same run.
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +37,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexvgg_jax import report
+from alexvgg_jax import loop, report
 from alexvgg_jax.augment import Statistics, centre
-from alexvgg_jax.config import Augment, Optim
+from alexvgg_jax.config import RECIPES, Augment, Optim
 from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.loss import cross_entropy
@@ -53,6 +58,7 @@ BATCHES = {
 }
 KINDS = ("training", "gradient", "inference")
 ROUND_SECONDS = 0.3  # a round repeats its step for at least as long
+LOOP = "of the bare step's speed"
 PEAK_SIZE = 3072  # of the square matrices whose product has the machine's peak
 
 
@@ -61,6 +67,9 @@ class Options:
     nets: tuple[str, ...] = tuple(BATCHES)  # rows of alexvgg_jax.models.MODELS
     batch: int = 0  # images a step; 0 for a usual one
     rounds: int = 9  # of which the medians are taken
+    data: str = (
+        "digits"  # what the loop trains on: digits or a TFDS name such as cifar10
+    )
     against: Literal["nothing", "torch"] = "nothing"  # what runs beside ours
     out: Path = Path("results")  # folder for throughput.json and its table
 
@@ -208,6 +217,31 @@ def measure(frameworks: list[str], name: str, batch: int, rounds: int) -> dict:
     return found
 
 
+def through_the_loop(name: str, batch: int, rounds: int, data: str) -> dict[str, Any]:
+    """Seconds a step of `loop.train` and of the bare step, an epoch of each in turn."""
+    _, recipe = RECIPES[name]
+    run = replace(recipe, data=replace(recipe.data, name=data), batch=batch)
+    bare = in_jax(name, batch)["training"]
+    bare()
+    found: dict[str, list[float]] = {"loop": [], "bare": []}
+    loop.console.quiet = True
+    with tempfile.TemporaryDirectory() as folder:
+        # The loop compiles its step anew whenever it goes on.
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
+        for epoch in range(1, rounds + 1):
+            run = replace(run, epochs=epoch)
+            last = loop.train(run, Path(folder, "run"), resume=epoch > 1).history[-1]
+            steps = last.step // epoch
+            found["loop"].append(last.seconds / steps)
+            found["bare"].append(_seconds(bare, steps))
+    ratios = (a / b for a, b in zip(found["bare"], found["loop"], strict=True))
+    return {
+        "data": data,
+        "seconds": {kind: statistics.median(times) for kind, times in found.items()},
+        LOOP: statistics.median(ratios),
+    }
+
+
 def training_operations(net: Model) -> int:
     """Of one image: a product forward and two backward, but for the image's own."""
     counts = [row.multiply_adds for row in summary.rows(net)]
@@ -263,6 +297,7 @@ def table(result: dict[str, Any]) -> Table:
     compared = any("torch" in row for row in result["nets"].values())
     for heading in (*KINDS, "memory") if compared else ():
         drawn.add_column(f"{heading}\nto torch's", justify="right")
+    drawn.add_column("loop", justify="right")
     for name, row in result["nets"].items():
         cells = [name, str(row["batch"])]
         cells += [f"{row['images a second'][kind]:,.1f}" for kind in KINDS]
@@ -270,6 +305,8 @@ def table(result: dict[str, Any]) -> Table:
         if "torch" in row:
             cells += [f"{row['torch']['times as fast'][kind]:.2f}x" for kind in KINDS]
             cells.append(f"{row['torch']['memory ratio']:.2f}")
+        if "loop" in row:
+            cells.append(f"{row['loop'][LOOP]:.3f}")
         drawn.add_row(*cells)
     return drawn
 
@@ -304,10 +341,15 @@ def main() -> None:
     for name, batch in nets.items():
         found = measure(frameworks, name, batch, given.rounds)
         result["nets"][name] = figures(name, batch, found)
+        if name in RECIPES and build(name).image_size <= 32:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                arguments = (name, batch, given.rounds, given.data)
+                result["nets"][name]["loop"] = pool.apply(through_the_loop, arguments)
     path = given.out / "throughput.json"
     report.write_json(result, path)
-    Console().print(table(result))
-    print(f"wrote {path}")
+    report.write_table(table(result), path.with_suffix(".txt"), width=120)
+    print(path.with_suffix(".txt").read_text(encoding="utf-8"))
+    print(f"wrote {path}, and beside it the table (.txt)")
 
 
 if __name__ == "__main__":

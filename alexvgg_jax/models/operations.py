@@ -191,10 +191,9 @@ def _sum_windows(x: Array, window: Window, mirrored: bool = False) -> Array:
     """Sums axis by axis: 3 + 3 numbers instead of 3 x 3."""
     for axis, n in enumerate(window):
         if n > 1:
+            before, behind = n // 2, n - 1 - n // 2
             pads = [(0, 0)] * x.ndim
-            pads[axis] = (n // 2, n - 1 - n // 2)
-            if mirrored:
-                pads[axis] = pads[axis][::-1]
+            pads[axis] = (behind, before) if mirrored else (before, behind)
             along = tuple(n if i == axis else 1 for i in range(x.ndim))
             x = lax.reduce_window(x, 0.0, lax.add, along, (1,) * x.ndim, pads)
     return x
