@@ -7,7 +7,11 @@ whole of it: uint8 images that are cropped and mirrored, loss, gradients, the up
 PyTorch's two memory layouts the faster one counts. The machine's peak is that of a
 product of two large matrices, in the same run.
 
-Nets of 32-pixel images then train for an epoch a round on real data from memory, as
+Then each layer with parameters is timed by itself, forward and backward. Their sum, the
+"products", is what a step would take if all else were free: it tells how far from the
+peak the convolutions and products are, and how much of the step the rest costs.
+
+Nets of 32-pixel images also train for an epoch a round on real data from memory, as
 `train` does it: batches drawn, shipped as uint8, augmented on the device, metrics
 fetched. "Loop" is how much of the bare step's speed is left.
 
@@ -18,6 +22,7 @@ fetched. "Loop" is how much of the bare step's speed is left.
 # torch is in the extra `parity`
 # pyright: reportMissingImports=false
 
+import functools
 import multiprocessing
 import os
 import statistics
@@ -33,6 +38,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from flax import linen as nn
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -45,6 +51,7 @@ from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.loss import cross_entropy
 from alexvgg_jax.mesh import make_mesh, place
 from alexvgg_jax.models import Model, build, summary
+from alexvgg_jax.models.layers import Conv, Dense, Layer, Local, Shape
 from alexvgg_jax.optim import original_sgd
 from alexvgg_jax.step import compile_steps, compiler_options
 
@@ -217,6 +224,50 @@ def measure(frameworks: list[str], name: str, batch: int, rounds: int) -> dict:
     return found
 
 
+class Alone(nn.Module):
+    row: Layer
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.row(x, train=False, key=None)
+
+
+def layers_alone(name: str, batch: int, rounds: int) -> dict[str, float]:
+    """layer -> median seconds of its forward and backward pass by itself."""
+    net, rng = build(name), np.random.default_rng(0)
+    found: dict[str, float] = {}
+    seen: Shape = net.input_shape
+    for row in net.rows:
+        given, seen = seen, net.shapes()[row.name]
+        if not isinstance(row, Conv | Dense | Local):
+            continue
+        x, slope = (
+            jnp.asarray(rng.standard_normal((batch, *shape), np.float32))
+            for shape in (given, seen)
+        )
+        layer = Alone(row)
+        params = jax.jit(layer.init)(jax.random.key(0), x)
+
+        def passes(params, x, slope, layer=layer, first=not found):
+            if first:  # the image needs no gradient
+                y, backward = jax.vjp(lambda params: layer.apply(params, x), params)
+            else:
+                y, backward = jax.vjp(layer.apply, params, x)
+            return y, backward(slope)
+
+        step = jax.jit(passes, compiler_options=compiler_options())
+        arguments = (params, x, slope)
+        jax.block_until_ready(step(*arguments))
+        found[row.name] = statistics.median(
+            _seconds(functools.partial(_run, step, arguments), 1) for _ in range(rounds)
+        )
+    return found
+
+
+def _run(step: Callable, arguments: tuple) -> None:
+    jax.block_until_ready(step(*arguments))
+
+
 def through_the_loop(name: str, batch: int, rounds: int, data: str) -> dict[str, Any]:
     """Seconds a step of `loop.train` and of the bare step, an epoch of each in turn."""
     _, recipe = RECIPES[name]
@@ -297,6 +348,7 @@ def table(result: dict[str, Any]) -> Table:
     compared = any("torch" in row for row in result["nets"].values())
     for heading in (*KINDS, "memory") if compared else ():
         drawn.add_column(f"{heading}\nto torch's", justify="right")
+    drawn.add_column("products\nof a step", justify="right")
     drawn.add_column("loop", justify="right")
     for name, row in result["nets"].items():
         cells = [name, str(row["batch"])]
@@ -305,6 +357,8 @@ def table(result: dict[str, Any]) -> Table:
         if "torch" in row:
             cells += [f"{row['torch']['times as fast'][kind]:.2f}x" for kind in KINDS]
             cells.append(f"{row['torch']['memory ratio']:.2f}")
+        products = sum(row["layers"].values()) / row["seconds"]["training"]
+        cells.append(f"{products:.2f}")
         if "loop" in row:
             cells.append(f"{row['loop'][LOOP]:.3f}")
         drawn.add_row(*cells)
@@ -341,9 +395,11 @@ def main() -> None:
     for name, batch in nets.items():
         found = measure(frameworks, name, batch, given.rounds)
         result["nets"][name] = figures(name, batch, found)
-        if name in RECIPES and build(name).image_size <= 32:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                arguments = (name, batch, given.rounds, given.data)
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+            arguments = (name, batch, given.rounds)
+            result["nets"][name]["layers"] = pool.apply(layers_alone, arguments)
+            if name in RECIPES and build(name).image_size <= 32:
+                arguments += (given.data,)
                 result["nets"][name]["loop"] = pool.apply(through_the_loop, arguments)
     path = given.out / "throughput.json"
     report.write_json(result, path)
