@@ -65,6 +65,7 @@ BATCHES = {
 }
 KINDS = ("training", "gradient", "inference")
 ROUND_SECONDS = 0.3  # a round repeats its step for at least as long
+LOOP_EPOCHS = 3
 LOOP = "of the bare step's speed"
 PEAK_SIZE = 3072  # of the square matrices whose product has the machine's peak
 
@@ -268,7 +269,7 @@ def _run(step: Callable, arguments: tuple) -> None:
     jax.block_until_ready(step(*arguments))
 
 
-def through_the_loop(name: str, batch: int, rounds: int, data: str) -> dict[str, Any]:
+def through_the_loop(name: str, batch: int, data: str) -> dict[str, Any]:
     """Seconds a step of `loop.train` and of the bare step, an epoch of each in turn."""
     _, recipe = RECIPES[name]
     run = replace(recipe, data=replace(recipe.data, name=data), batch=batch)
@@ -279,7 +280,7 @@ def through_the_loop(name: str, batch: int, rounds: int, data: str) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         # The loop compiles its step anew whenever it goes on.
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
-        for epoch in range(1, rounds + 1):
+        for epoch in range(1, LOOP_EPOCHS + 1):
             run = replace(run, epochs=epoch)
             last = loop.train(run, Path(folder, "run"), resume=epoch > 1).history[-1]
             steps = last.step // epoch
@@ -399,7 +400,7 @@ def main() -> None:
             arguments = (name, batch, given.rounds)
             result["nets"][name]["layers"] = pool.apply(layers_alone, arguments)
             if name in RECIPES and build(name).image_size <= 32:
-                arguments += (given.data,)
+                arguments = (name, batch, given.data)
                 result["nets"][name]["loop"] = pool.apply(through_the_loop, arguments)
     path = given.out / "throughput.json"
     report.write_json(result, path)
