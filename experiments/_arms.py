@@ -42,9 +42,9 @@ def options(documentation: str | None, defaults: Options) -> Options:
 class Experiment:
     """The runs of one experiment, each in a folder of its own, and their result."""
 
-    def __init__(self, name: str, claim: str, given: Options):
-        self._name, self.claim, self._given = name, paper.claim(claim), given
-        self._commit = report.commit()  # before anyone edits while it runs
+    def __init__(self, name: str, given: Options):
+        self._name, self._given = name, given
+        self.commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs" / f"{name}-{Path(given.data).name}"
         if not given.resume and self._runs.exists():
             raise InputError(
@@ -69,6 +69,7 @@ class Experiment:
 
     def finish(
         self,
+        claim: paper.Claim,
         arms: dict[str, list[dict[str, Any]]],
         ours: dict[str, Any],
         verdict: str,
@@ -79,14 +80,14 @@ class Experiment:
         train, test = open_source(data, "train"), open_source(data, "test")
         result = report.Result(
             name=self._name,
-            claim=self.claim.tag,
+            claim=claim.tag,
             command=report.command(),
-            commit=self._commit,
+            commit=self.commit,
             machine=report.machine(),
             data={"set": train.about, "train": train.count, "test": test.count},
             seeds=list(range(self._given.seeds)),
             seconds=round(sum(self._seconds.values()), 1),
-            published=dict(self.claim.published),
+            published=dict(claim.published),
             ours=ours,
             arms=arms,
             verdict=verdict,

@@ -23,6 +23,7 @@ from typing import Any
 
 from _arms import Experiment, Options, options
 
+from alexvgg_jax import paper
 from alexvgg_jax.config import Data, Model, Optim, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, one_line
@@ -128,7 +129,7 @@ def draw(result: Result, path: Path) -> None:
 
 def main() -> None:
     given = options(__doc__, Options())
-    experiment = Experiment("alexnet_relu", "AlexNet §3.1", given)
+    experiment = Experiment("alexnet_relu", given)
     classes = len(open_source(Data(given.data), "train").classes)
     arms: dict[str, list[Figures]] = {}
     for activation in STYLES:
@@ -145,7 +146,7 @@ def main() -> None:
             arms[activation].append(figures)
     ours = compare(arms, given.epochs)
     found = verdict(ours.get(FIGURE), given.seeds, is_lower_bound(arms["tanh"]))
-    experiment.finish(arms, ours, found, draw)
+    experiment.finish(paper.claim("AlexNet §3.1"), arms, ours, found, draw)
 
 
 if __name__ == "__main__":

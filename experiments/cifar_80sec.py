@@ -19,6 +19,7 @@ from pathlib import Path
 
 from _arms import Experiment, Options, options
 
+from alexvgg_jax import paper
 from alexvgg_jax.config import RECIPES
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import Curve, Result, plot_curves, spread
@@ -53,7 +54,7 @@ def draw(result: Result, path: Path) -> None:
 def main() -> None:
     _, recipe = RECIPES["cifar-80sec"]
     given = options(__doc__, Options(epochs=recipe.epochs))
-    experiment = Experiment("cifar_80sec", "cuda-convnet 80sec", given)
+    experiment = Experiment("cifar_80sec", given)
     run = replace(recipe, epochs=given.epochs)
     seeds = []
     for seed in range(given.seeds):
@@ -71,9 +72,9 @@ def main() -> None:
         FIGURE: spread([seed[FIGURE] for seed in seeds]),
         "seconds of training": spread([seed["seconds"] for seed in seeds]),
     }
-    published = experiment.claim.published[FIGURE]
-    found = verdict(given.data, ours[FIGURE]["mean"], published)
-    experiment.finish({"cifar-80sec": seeds}, ours, found, draw)
+    claim = paper.claim("cuda-convnet 80sec")
+    found = verdict(given.data, ours[FIGURE]["mean"], claim.published[FIGURE])
+    experiment.finish(claim, {"cifar-80sec": seeds}, ours, found, draw)
 
 
 if __name__ == "__main__":

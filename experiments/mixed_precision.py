@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from _arms import Options, options
+from _arms import Experiment, Options, options
 
-from alexvgg_jax import loop, report
+from alexvgg_jax import report
 from alexvgg_jax.config import RECIPES, Compute
-from alexvgg_jax.errors import InputError, one_line
+from alexvgg_jax.errors import one_line
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
@@ -37,28 +37,15 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     given = options(__doc__, Options(epochs=20, seeds=2))
+    experiment = Experiment("mixed_precision", given)
     _, recipe = RECIPES["cifar-18pct"]
-    runs = given.out / "runs" / f"mixed_precision-{Path(given.data).name}"
-    if not given.resume and runs.exists():
-        raise InputError(
-            f"{runs} is there: --resume goes on, another --out starts anew"
-        )
     arms: dict[str, list[dict[str, Any]]] = {}
     for compute in get_args(Compute):
+        model = replace(recipe.model, compute=compute)
         arms[compute] = []
         for seed in range(given.seeds):
-            loop.console.rule(f"{compute}, seed {seed}", align="left")
-            run = replace(
-                recipe,
-                data=replace(recipe.data, name=given.data),
-                model=replace(recipe.model, compute=compute),
-                epochs=given.epochs,
-                seed=seed,
-                devices=given.devices,
-            )
-            folder = runs / compute / f"seed{seed}"
-            resume = (folder / "run.json").exists()
-            history = loop.train(run, folder, resume=resume).history
+            run = replace(recipe, model=model, epochs=given.epochs, seed=seed)
+            history = experiment.train(compute, run)
             arms[compute].append(
                 {
                     "seed": seed,
@@ -70,7 +57,7 @@ def main() -> None:
     result = {
         "name": "mixed_precision",
         "command": report.command(),
-        "commit": report.commit(),
+        "commit": experiment.commit,
         "machine": report.machine(),
         "data": given.data,
         "arms": arms,

@@ -65,7 +65,7 @@ BATCHES = {
 }
 KINDS = ("training", "gradient", "inference")
 ROUND_SECONDS = 0.3  # a round repeats its step for at least as long
-LOOP_EPOCHS = 3
+LOOP_EPOCHS = 2
 LOOP = "of the bare step's speed"
 PEAK_SIZE = 3072  # of the square matrices whose product has the machine's peak
 
@@ -162,20 +162,26 @@ def in_torch(layout: str, name: str, batch: int) -> Steps:
 
 def serve(connection: Connection, framework: str, name: str, batch: int) -> None:
     """Answer each kind with the seconds of its step, "memory" with bytes."""
-    before = _peak_bytes()
     if framework == "ours":
+        jax.block_until_ready(jnp.ones(1) + 1)
+        before = _bytes("VmRSS")
         steps = in_jax(name, batch)
     else:
+        import torch
+
+        torch.ones(1).sum()
+        before = _bytes("VmRSS")
         steps = in_torch(framework, name, batch)
     repeats: dict[str, int] = {}
     while (kind := connection.recv()) != "end":
         if kind == "memory":
-            connection.send(_peak_bytes() - before)
+            connection.send(_bytes("VmHWM") - before)
             continue
         if kind not in repeats:
             steps[kind]()  # compiles
             steps[kind]()
             repeats[kind] = max(1, round(ROUND_SECONDS / _seconds(steps[kind], 1)))
+        steps[kind]()  # others had the caches and the memory since the last one
         connection.send(_seconds(steps[kind], repeats[kind]))
 
 
@@ -186,10 +192,10 @@ def _seconds(step: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - begun) / repeats
 
 
-def _peak_bytes() -> int:
-    """Most memory that this process ever held; getrusage has the parent's for it."""
+def _bytes(field: str) -> int:
+    """Memory that this process holds (VmRSS), or the most that it ever held (VmHWM)."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    (line,) = (line for line in status.splitlines() if line.startswith(field))
     return int(line.split()[1]) * 1024
 
 
@@ -348,7 +354,7 @@ def table(result: dict[str, Any]) -> Table:
         drawn.add_column(heading, justify="left" if heading == "net" else "right")
     compared = any("torch" in row for row in result["nets"].values())
     for heading in (*KINDS, "memory") if compared else ():
-        drawn.add_column(f"{heading}\nto torch's", justify="right")
+        drawn.add_column(f"{heading}\nto torch", justify="right")
     drawn.add_column("products\nof a step", justify="right")
     drawn.add_column("loop", justify="right")
     for name, row in result["nets"].items():
@@ -404,7 +410,7 @@ def main() -> None:
                 result["nets"][name]["loop"] = pool.apply(through_the_loop, arguments)
     path = given.out / "throughput.json"
     report.write_json(result, path)
-    report.write_table(table(result), path.with_suffix(".txt"), width=120)
+    report.write_table(table(result), path.with_suffix(".txt"), width=140)
     print(path.with_suffix(".txt").read_text(encoding="utf-8"))
     print(f"wrote {path}, and beside it the table (.txt)")
 
