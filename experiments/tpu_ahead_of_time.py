@@ -48,8 +48,8 @@ from alexvgg_jax.models.layers import Conv
 from alexvgg_jax.optim import original_sgd
 from alexvgg_jax.step import compile_steps
 
-# cloud.google.com/tpu/docs/v5e: bfloat16 operations and bytes a second, bytes
-PEAK, BANDWIDTH, MEMORY = 197e12, 819e9, 16 * 2**30
+# cloud.google.com/tpu/docs/v5e: bfloat16 operations and bytes a second
+PEAK, BANDWIDTH = 197e12, 819e9
 
 
 @dataclass(frozen=True)
