@@ -121,16 +121,18 @@ CPU_OPTIONS = {
 }
 
 
-@functools.cache
 def compiler_options() -> dict[str, str]:
     """CPU_OPTIONS where they apply and this version of XLA knows them, else none."""
-    if not on_cpu():
-        return {}
+    return CPU_OPTIONS if on_cpu() and _known() else {}
+
+
+@functools.cache
+def _known() -> bool:
     try:
         jax.jit(lambda: 0, compiler_options=CPU_OPTIONS).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return CPU_OPTIONS
+        return False
+    return True
 
 
 def compile_steps(

@@ -2,7 +2,9 @@ import subprocess
 import sys
 
 import pytest
+import tyro
 
+from alexvgg_jax.__main__ import PAIRS, Train
 from alexvgg_jax.models import MODELS
 
 
@@ -63,7 +65,6 @@ def test_summary_of_training_memory():
         (("summary", "vgg-d", "--switches", "head", "cap"), "choose from fc, dense"),
         (("summary", "vgg-d", "--switches", "head"), "head needs a value"),
         (("train", "digits", "--model.switches", "remat", "true"), "--model.remat"),
-        (("train", "vgg-a", "--model.switches", "heat", "gap"), "imagenet2012"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
         (("eval", "nowhere"), "nowhere: no run there"),
@@ -84,6 +85,17 @@ def test_train_then_eval(tmp_path):
 
 def test_switches_of_a_recipe_can_be_replaced():
     """VGG's recipes start from Glorot's weights, which other switches replace."""
-    words = ("--model.switches", "lrn", "true", "width", "0.5", "head", "gap")
-    assert "imagenet2012" in one_line("train", "vgg-a", *words)
+
+    def switches(*words):
+        given = ["vgg-a", "--model.switches", *words]
+        config = (tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff)
+        train = tyro.cli(Train, args=given, config=config, registry=PAIRS)
+        return train.recipe.model.switches
+
+    assert switches("lrn", "true", "width", "0.5", "head", "gap") == {
+        "lrn": True,
+        "width": 0.5,
+        "head": "gap",
+    }
+    assert switches() == {}
     assert "init glorot" in run("train", "vgg-a", "--help").stdout

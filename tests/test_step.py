@@ -11,7 +11,7 @@ from alexvgg_jax.mesh import make_mesh, place
 from alexvgg_jax.models import Model
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
 from alexvgg_jax.optim import original_sgd
-from alexvgg_jax.step import CPU_OPTIONS, compile_steps, compiler_options
+from alexvgg_jax.step import CPU_OPTIONS, _known, compile_steps, compiler_options
 
 NET = Model(
     "tiny",
@@ -102,9 +102,9 @@ def test_the_old_state_is_donated_to_the_new():
 
 def test_compile_options_that_xla_refuses_are_left_out(monkeypatch):
     assert compiler_options() == CPU_OPTIONS
-    compiler_options.cache_clear()
+    _known.cache_clear()
     monkeypatch.setitem(CPU_OPTIONS, "xla_no_such_option", "1")
     try:
         assert compiler_options() == {}
     finally:
-        compiler_options.cache_clear()
+        _known.cache_clear()
