@@ -1,4 +1,4 @@
-"""AlexNet and VGG on the command line: train, eval, summary."""
+"""AlexNet and VGG on the command line: train, eval, summary, ledger, filters."""
 
 import contextlib
 from collections.abc import Mapping
@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
+import jax
 import tyro
 from rich.console import Console
 
-from alexvgg_jax import loop, memory
-from alexvgg_jax.config import RECIPES, Run, Switches
+from alexvgg_jax import ledger, loop, memory, report
+from alexvgg_jax.config import RECIPES, Mesh, Run, Switches
 from alexvgg_jax.errors import InputError, one_line, short_usage
+from alexvgg_jax.mesh import join_hosts, make_mesh
 from alexvgg_jax.models import build, summary
 
 PAIRS = tyro.constructors.ConstructorRegistry()
@@ -66,8 +68,12 @@ class Train:
     recipe: Recipe
     out: Path | None = None  # folder of the run (default: runs/MODEL-DATA)
     resume: bool = False  # go on from the newest checkpoint in that folder
+    coordinator: str = ""  # host:port of the first of more hosts, if none tells us
+    hosts: int = 0  # how many there are
+    host: int = -1  # which of them this is, from 0
 
     def __call__(self) -> None:
+        join_hosts(self.coordinator, self.hosts, self.host)
         run: Run = self.recipe
         name = f"{run.model.name}-{Path(run.data.name).name}"
         folder = self.out or Path("runs") / name
@@ -120,10 +126,54 @@ class Summary:
         Console().print(table)
 
 
+@dataclass(frozen=True)
+class Ledger:
+    """Print what a training step communicates: ledger RECIPE, with --mesh options.
+
+    The step is compiled for as many CPUs, of which this machine needs only one.
+    """
+
+    recipe: Recipe
+
+    def __call__(self) -> None:
+        run: Run = self.recipe
+        devices = run.mesh.devices or 2
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", devices)
+        size = run.augment.crop or run.data.size
+        switches: dict[str, Any] = {"image_size": size} | dict(run.model.switches)
+        net = build(run.model.name, **switches)
+        for given in (run.mesh, Mesh(devices)):
+            mesh = make_mesh(given)
+            with Console(stderr=True).status("compiling"):
+                step = ledger.compiled(net, run.batch, mesh, run.augment, run.data.size)
+            Console().print(ledger.table(net, run.batch, mesh, ledger.read(step, net)))
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Draw the first layer's kernels of a run (AlexNet figure 3): filters FOLDER."""
+
+    folder: tyro.conf.Positional[Path]  # that `train` wrote
+    out: Path = Path("filters.png")
+
+    def __call__(self) -> None:
+        work, params = loop.restored(self.folder)
+        first, towers = work.net.rows[0].name, work.net.towers
+        report.draw_filters(jax.device_get(params[first]["kernel"]), towers, self.out)
+        print(f"wrote {self.out}")
+
+
 def main() -> None:
     with short_usage():
         command = tyro.extras.subcommand_cli_from_dict(
-            {"train": Train, "eval": Eval, "summary": Summary},
+            {
+                "train": Train,
+                "eval": Eval,
+                "summary": Summary,
+                "ledger": Ledger,
+                "filters": Filters,
+            },
             prog="python -m alexvgg_jax",
             description=__doc__,
             config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),

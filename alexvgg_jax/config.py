@@ -50,15 +50,24 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Mesh:
+    devices: int = 0  # how many devices train, of all hosts together; 0 for all
+    towers: bool = False  # two devices for an image, one a tower (AlexNet §3.2)
+    classifier: int = 1  # devices that share fully-connected layers (One weird trick)
+    zero: bool = False  # split the velocity over the devices that hold the same weights
+
+
+@dataclass(frozen=True)
 class Run:
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = Model()
     optim: Optim = Optim()
+    mesh: Mesh = Mesh()
     batch: int = 128  # images a step, over all devices (AlexNet §5)
+    accumulate: int = 1  # parts that a batch is computed in, where it does not fit
     epochs: int = 10  # passes over the training set
     seed: int = 0  # of the parameters, the order and the noise
-    devices: int = 0  # how many devices share a batch; 0 for all
     until_error: float = 0.0  # stop once an epoch's training error is below it, in %
     checkpoint_every: int = 1  # epochs between checkpoints
 
@@ -71,6 +80,7 @@ def from_settings(settings: Mapping[str, Any]) -> Run:
         "augment": Augment(**settings["augment"]),
         "model": Model(**settings["model"]),
         "optim": Optim(**optim | {"drop_epochs": tuple(optim["drop_epochs"])}),
+        "mesh": Mesh(**settings["mesh"]),
     }
     return Run(**{**settings, **parts})
 

@@ -27,6 +27,7 @@ class Log:
         step: int,
     ):
         self._console, self._title, self._epochs = console, title, epochs
+        directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         path.write_text("".join(f"{line}\n" for line in lines if _is_up_to(step, line)))

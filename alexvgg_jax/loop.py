@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 
+from alexvgg_jax import config
 from alexvgg_jax import evaluate as evaluation
 from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.checkpoint import Checkpoints
@@ -32,7 +34,14 @@ from alexvgg_jax.data.batches import (
 from alexvgg_jax.data.sources import Source, open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
-from alexvgg_jax.mesh import check_batch, make_mesh, place, replicated
+from alexvgg_jax.mesh import (
+    check_batch,
+    everywhere,
+    make_mesh,
+    place,
+    replicated,
+    rows_of_host,
+)
 from alexvgg_jax.models import Model, Params, build
 from alexvgg_jax.optim import learning_rate, original_sgd
 from alexvgg_jax.report import write_json
@@ -43,7 +52,7 @@ console = Console(stderr=True)
 STATISTICS_IMAGES = 100_000  # mean and colours of a larger set are those of so many
 STATISTICS_PART = 1024  # images at a time, 200 MB of ImageNet's
 SETTINGS = "run.json"
-MAY_CHANGE = {"epochs", "devices", "until_error", "checkpoint_every"}  # on resuming
+MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # on resuming
 
 
 class Epoch(NamedTuple):
@@ -100,8 +109,8 @@ def prepare(run: Run) -> Work:
     ):
         if value < least:
             raise InputError(f"{flag} {value}: at least {least}")
-    mesh = make_mesh(run.devices)
-    check_batch(run.batch, mesh)
+    mesh = make_mesh(run.mesh)
+    check_batch(run.batch, mesh, run.accumulate)
     if run.augment.crop > run.data.size:
         raise InputError(
             f"--augment.crop {run.augment.crop}: the images are {run.data.size} wide"
@@ -128,8 +137,15 @@ def prepare(run: Run) -> Work:
         test_source=open_source(run.data, "test"),
         net=net,
         mesh=mesh,
-        steps=compile_steps(net, original_sgd(run.optim), run.augment, mesh),
-        stats=jax.device_put(_statistics(source), replicated(mesh)),
+        steps=compile_steps(
+            net,
+            original_sgd(run.optim),
+            run.augment,
+            mesh,
+            accumulate=run.accumulate,
+            zero=run.mesh.zero,
+        ),
+        stats=everywhere(_statistics(source), mesh),
     )
 
 
@@ -147,10 +163,12 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     straight run's, bit for bit. Raises InputError for a run that cannot be, and Stopped
     when a signal ends it early, or a loss that is not finite.
     """
-    work = prepare(run)
-    init_key, key = jax.random.split(jax.random.key(run.seed))
+    work, host = prepare(run), jax.process_index()
+    init_key, key = jax.jit(
+        lambda: tuple(jax.random.split(jax.random.key(run.seed))),
+        out_shardings=replicated(work.mesh),
+    )()
     state = work.steps.init(init_key)
-    key = jax.device_put(key, replicated(work.mesh))
     _claim_directory(directory, run, resume)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
@@ -162,7 +180,14 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
             train_step = _compile(work, state, key)
         total = first_step(run.epochs, work.source.count, run.batch)
         log = stack.enter_context(
-            Log(console, directory, work.net.name, run.epochs, total, position.step)
+            Log(
+                Console(stderr=True, quiet=True) if host else console,
+                directory / f"host{host}" if host else directory,
+                work.net.name,
+                run.epochs,
+                total,
+                position.step,
+            )
         )
         stack.enter_context(jax.transfer_guard("disallow"))
         while not _done(run, position.history):
@@ -187,15 +212,8 @@ def _done(run: Run, history: list[Epoch]) -> bool:
 
 
 def _load(work: Work, step: int) -> Batch:
-    rows = train_batch(
-        work.source,
-        work.run.batch,
-        work.run.seed,
-        step,
-        jax.process_index(),
-        jax.process_count(),
-    )
-    return place(rows, work.mesh)
+    run, rows = work.run, rows_of_host(work.run.batch, work.mesh)
+    return place(train_batch(work.source, run.batch, run.seed, step, rows), work.mesh)
 
 
 def _rate(work: Work, history: list[Epoch]) -> float:
@@ -206,7 +224,7 @@ def _rate(work: Work, history: list[Epoch]) -> float:
 def _compile(work: Work, state: State, key: jax.Array) -> Callable:
     """The train step compiled ahead, so that no epoch's seconds hold a compilation."""
     with console.status("compiling"):
-        rate = jax.device_put(np.float32(0), replicated(work.mesh))
+        rate = everywhere(np.float32(0), work.mesh)
         arguments = (state, _load(work, 0), work.stats, rate, key)
         return work.steps.train.lower(*arguments).compile()
 
@@ -222,7 +240,7 @@ def _train_epoch(
 ) -> State:
     """The state at the end of the epoch that `position` is in, or at a signal."""
     rate = _rate(work, position.history)
-    rate_on_devices = jax.device_put(np.float32(rate), replicated(work.mesh))
+    rate_on_devices = everywhere(np.float32(rate), work.mesh)
     end = first_step(len(position.history) + 1, work.source.count, work.run.batch)
     steps = range(position.step, end)
     begun, seconds_before = time.perf_counter(), position.seconds
@@ -233,6 +251,9 @@ def _train_epoch(
             _collect(pending, position, rate, log)
         pending = metrics
         position.seconds = seconds_before + time.perf_counter() - begun
+        if jax.process_count() > 1:  # all stop at one step, once one has a SIGTERM
+            if multihost_utils.reached_preemption_sync_point(position.step):
+                signals.append(signal.SIGTERM)
         if signals:
             break
     if pending is not None:
@@ -283,29 +304,33 @@ def _end_epoch(work: Work, state: State, position: Position) -> None:
 
 def test(work: Work, params: Params) -> evaluation.Errors:
     """The errors of `params` on the whole test set."""
-    rows = eval_batches(
-        work.test_source, work.run.batch, jax.process_index(), jax.process_count()
-    )
-    batches = (place(batch, work.mesh) for batch in rows)
+    rows = rows_of_host(work.run.batch, work.mesh)
+    parts = eval_batches(work.test_source, work.run.batch, rows)
+    batches = (place(part, work.mesh) for part in parts)
     return evaluation.evaluate(
         lambda batch: work.steps.eval(params, batch, work.stats), batches
     )
 
 
 def evaluate_run(directory: Path) -> evaluation.Errors:
-    """The errors of a run's newest checkpoint on its test set.
+    """The errors of a run's newest checkpoint on its test set. Raises as `restored`."""
+    return test(*restored(directory))
+
+
+def restored(directory: Path) -> tuple[Work, Params]:
+    """A run on all devices of this machine, and its newest checkpoint's parameters.
 
     Raises InputError if the folder holds no run, or no checkpoint that fits.
     """
-    devices = jax.device_count()
-    batch = -(-_settings(directory).batch // devices) * devices
-    work = prepare(replace(_settings(directory), devices=0, batch=batch))
+    run, devices = _settings(directory), jax.device_count()
+    batch = -(-run.batch // devices) * devices
+    work = prepare(replace(run, mesh=config.Mesh(), accumulate=1, batch=batch))
     like = work.steps.init(jax.random.key(0))
     with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
-        restored = checkpoints.restore(like)
-    if restored is None:
+        newest = checkpoints.restore(like)
+    if newest is None:
         raise InputError(f"{directory}: no checkpoint there yet")
-    return test(work, restored[0].params)
+    return work, newest[0].params
 
 
 def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
@@ -324,7 +349,9 @@ def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
-    write_json(dataclasses.asdict(run), path)
+    multihost_utils.sync_global_devices("every host has looked")
+    if jax.process_index() == 0:
+        write_json(dataclasses.asdict(run), path)
 
 
 def _settings(directory: Path) -> Run:
@@ -338,9 +365,9 @@ def _settings(directory: Path) -> Run:
 
 
 def _restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
-    if (restored := checkpoints.restore(state)) is None:
+    if (newest := checkpoints.restore(state)) is None:
         return state, Position()
-    state, progress = restored
+    state, progress = newest
     history = [Epoch(**epoch) for epoch in progress["history"]]
     sums = evaluation.Sums(*progress["sums"])
     return state, Position(progress["step"], history, sums, progress["seconds"])
@@ -362,9 +389,10 @@ def _save(checkpoints: Checkpoints, state: State, position: Position) -> None:
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM, as a list that fills instead of an exception; a second one
-    ends the program at once."""
+    ends the program at once. With more hosts, jax takes SIGTERM and tells the others.
+    """
     received: list[int] = []
-    known = (signal.SIGINT, signal.SIGTERM)
+    known = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
 
     def receive(number: int, _: Any) -> None:
         received.append(number)

@@ -5,18 +5,20 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from rich import box
 from rich.table import Table
 
-from alexvgg_jax.augment import Statistics
-from alexvgg_jax.config import Augment, Optim
-from alexvgg_jax.data.batches import Batch
+from alexvgg_jax.config import Augment, Mesh, Optim
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.mesh import make_mesh
 from alexvgg_jax.models import Model
 from alexvgg_jax.optim import original_sgd
-from alexvgg_jax.step import compile_steps, compiler_options, gradients, init_state
+from alexvgg_jax.step import (
+    abstract_arguments,
+    compile_steps,
+    compiler_options,
+    gradients,
+)
 
 MEBIBYTE = 2**20
 
@@ -43,22 +45,15 @@ def of_training(net: Model, batch: int) -> Memory:
     if batch < 1:
         raise InputError(f"--batch {batch}: at least 1")
     optimizer, config = original_sgd(Optim()), Augment()
-
-    def arguments():
-        images = jnp.zeros((batch, *net.input_shape), jnp.uint8)
-        rows = Batch(images, jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool))
-        stats = Statistics(jnp.zeros(net.input_shape), jnp.zeros((3, 3)))
-        key = jax.random.key(0)
-        return init_state(key, net, optimizer), rows, stats, jnp.zeros(()), key
-
-    state, rows, stats, rate, key = jax.eval_shape(arguments)
+    arguments = abstract_arguments(net, optimizer, batch, net.image_size)
+    state, rows, stats, _, key = arguments
     half = jax.jit(
-        functools.partial(gradients, net=net, config=config),
+        functools.partial(gradients, apply=net.apply, config=config),
         compiler_options=compiler_options(),
     ).lower(state.params, rows, stats, key)
-    step = compile_steps(net, optimizer, config, make_mesh(1)).train.lower(
-        state, rows, stats, rate, key
-    )
+    step = compile_steps(
+        net, optimizer, config, make_mesh(Mesh(devices=1))
+    ).train.lower(*arguments)
     parameters, velocity = _bytes(state.params), _bytes(state.opt)
     images = _bytes(rows.images)
     return Memory(

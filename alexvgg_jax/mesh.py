@@ -1,25 +1,82 @@
-"""The device mesh, and how a step's arrays lie on it."""
+"""The device mesh, how a step's arrays lie on it, and the hosts that share it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexvgg_jax import config
 from alexvgg_jax.errors import InputError
 
+DATA = "data"  # each device of this axis has its own images
+TOWER = "tower"  # each of these two has the same images, and a tower of AlexNet
+MODEL = "model"  # each has its own images, and its part of the fully-connected layers
+SILENCE = 30  # seconds; jax by itself waits 100
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh of one axis, `data`, over the first `devices` devices (0: all of them).
 
-    Raises InputError if there are fewer.
+def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of `data`, and of `tower` or `model` where a net is split, over the first
+    devices of all hosts, or of `devices`.
+
+    Raises InputError if there are fewer, or if they do not divide.
     """
-    found = jax.devices()
-    if not 0 <= devices <= len(found):
-        raise InputError(f"--devices {devices}: this machine has {len(found)}")
-    used = found[: devices or len(found)]
+    found = jax.devices() if devices is None else list(devices)
+    if not 0 <= given.devices <= len(found):
+        raise InputError(f"--mesh.devices {given.devices}: there are {len(found)}")
+    used = found[: given.devices or len(found)]
+    if given.classifier < 1:
+        raise InputError(f"--mesh.classifier {given.classifier}: at least 1")
+    if given.towers and given.classifier > 1:
+        raise InputError("--mesh.towers and --mesh.classifier: one or the other")
+    together = 2 if given.towers else given.classifier
+    if len(used) % together:
+        flag = "towers" if given.towers else f"classifier {together}"
+        raise InputError(
+            f"--mesh.{flag}: {len(used)} devices do not divide into groups of "
+            f"{together}"
+        )
+    axes = {DATA: len(used) // together}
+    if together > 1:
+        axes[TOWER if given.towers else MODEL] = together
     # Auto: a model-sharded Linen convolution raises on an Explicit mesh.
     return jax.make_mesh(
-        (len(used),), ("data",), axis_types=(AxisType.Auto,), devices=used
+        tuple(axes.values()),
+        tuple(axes),
+        axis_types=(AxisType.Auto,) * len(axes),
+        devices=used,
     )
+
+
+def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
+    """Make the devices of all hosts of a job one machine, before any is used.
+
+    Without arguments, the job is what Slurm, MPI, Kubernetes or a TPU pod say it is; on
+    a machine that belongs to none of them there is nothing to join. If one of them is
+    silent for SILENCE seconds, jax ends the others. Raises InputError if some of the
+    three are missing, or if the others cannot be reached.
+    """
+    given = (bool(coordinator), hosts > 0, host >= 0)
+    if any(given) and not all(given):
+        raise InputError("--coordinator, --hosts, --host: all three, or none of them")
+    if all(given) and host >= hosts:
+        raise InputError(f"--host {host}: from 0 to {hosts - 1}, --hosts being {hosts}")
+    try:
+        if all(given):
+            jax.distributed.initialize(
+                coordinator, hosts, host, heartbeat_timeout_seconds=SILENCE
+            )
+        else:
+            jax.distributed.initialize(heartbeat_timeout_seconds=SILENCE)
+    except ValueError as error:
+        if any(given) or "coordinator_address" not in str(error):
+            raise InputError(f"the hosts of this job: {error}") from None
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"--coordinator {coordinator}: {first}") from None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -27,23 +84,49 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def over_data(mesh: Mesh) -> NamedSharding:
-    return NamedSharding(mesh, P("data"))
+    """A batch's rows: split over all devices but a pair of towers."""
+    return NamedSharding(mesh, P(_with_own_images(mesh)))
 
 
-def check_batch(batch: int, mesh: Mesh) -> None:
-    """Raises InputError, naming what would do, if the devices cannot share a batch."""
-    devices = mesh.shape["data"]
-    if batch < 1 or batch % devices:
-        below = max(batch // devices, 1) * devices
+def _with_own_images(mesh: Mesh) -> tuple[str, ...]:
+    return tuple(axis for axis in mesh.axis_names if axis != TOWER)
+
+
+def check_batch(batch: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises InputError, naming what would do, if the devices cannot share a batch, or
+    each of so many parts of it."""
+    devices = math.prod(mesh.shape[axis] for axis in _with_own_images(mesh))
+    if accumulate < 1:
+        raise InputError(f"--accumulate {accumulate}: at least 1")
+    least = devices * accumulate
+    if batch < 1 or batch % least:
+        below = max(batch // least, 1) * least
+        over = f"{devices} devices" + f", {accumulate} times" * (accumulate > 1)
         raise InputError(
-            f"--batch {batch} does not divide over {devices} devices; "
-            f"{below} and {below + devices} do"
+            f"--batch {batch} does not divide over {over}; "
+            f"{below} and {below + least} do"
+        )
+
+
+def rows_of_host(batch: int, mesh: Mesh) -> np.ndarray:
+    """Which rows of a global batch this host's devices hold, in order."""
+    indices = over_data(mesh).addressable_devices_indices_map((batch,)).values()
+    spans = {index[0].indices(batch) for index in indices if index is not None}
+    return np.concatenate([np.arange(*span) for span in sorted(spans)])
+
+
+def everywhere(tree, mesh: Mesh):
+    """What every host has alike, whole on each of all devices."""
+    return _from_hosts(jax.tree.map(np.asarray, tree), replicated(mesh))
+
+
+def _from_hosts(tree, sharding: NamedSharding):
+    with jax.transfer_guard("allow"):  # one by purpose, which jax takes for an accident
+        return jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree
         )
 
 
 def place(batch, mesh: Mesh):
-    """This host's rows of a global batch, as arrays sharded over `data`."""
-    sharding = over_data(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
-    )
+    """This host's rows of a global batch, as arrays sharded over the devices."""
+    return _from_hosts(batch, over_data(mesh))

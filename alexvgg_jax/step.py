@@ -2,21 +2,24 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from alexvgg_jax.augment import Statistics, augment, centre
 from alexvgg_jax.config import Augment
 from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.loss import cross_entropy, top_k_error
-from alexvgg_jax.mesh import over_data, replicated
+from alexvgg_jax.mesh import DATA, over_data, replicated
 from alexvgg_jax.models import Model, Params
 from alexvgg_jax.models.operations import on_cpu
+from alexvgg_jax.models.parallel import Apply, apply_on, param_shardings
 
 
 class State(NamedTuple):
@@ -58,19 +61,45 @@ def gradients(
     stats: Statistics,
     key: PRNGKeyArray,
     *,
-    net: Model,
+    apply: Apply,
     config: Augment,
+    accumulate: int = 1,
 ) -> tuple[Params, Metrics]:
-    """The gradients of a batch's mean loss in nats, and the batch's metrics."""
-    augment_key, dropout_key = jax.random.split(key)
-    images = augment(augment_key, jnp.asarray(batch.images), stats, config)
+    """The gradients of a batch's mean loss in nats, and the batch's metrics.
 
-    def loss(params: Params) -> tuple[Array, Metrics]:
-        logits, _ = net.apply(params, images, train=True, key=dropout_key)
-        metrics = measure(logits, batch)
-        return metrics.loss / metrics.count, metrics
+    With `accumulate`, of so many parts one after another, each with noise of its own:
+    activations take so many times less memory.
+    """
+    count = jnp.asarray(batch.mask).sum(dtype=jnp.float32)
 
-    return jax.grad(loss, has_aux=True)(params)
+    def of_part(part: tuple[Batch, PRNGKeyArray]) -> tuple[Params, Metrics]:
+        batch, key = part
+        augment_key, dropout_key = jax.random.split(key)
+        images = augment(augment_key, jnp.asarray(batch.images), stats, config)
+
+        def loss(params: Params) -> tuple[Array, Metrics]:
+            logits, _ = apply(params, images, train=True, key=dropout_key)
+            metrics = measure(logits, batch)
+            return metrics.loss / count, metrics
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    if accumulate == 1:
+        return of_part((batch, key))
+    # Every so many rows, so that each device computes parts of its own rows.
+    parts = jax.tree.map(
+        lambda rows: rows.reshape(-1, accumulate, *rows.shape[1:]).swapaxes(0, 1), batch
+    )
+    keyed = parts, jax.random.split(key, accumulate)
+    first = jax.tree.map(lambda rows: rows[0], keyed)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of_part, first)
+    )
+    return lax.scan(
+        lambda sums, part: (jax.tree.map(jnp.add, sums, of_part(part)), None),
+        zeros,
+        keyed,
+    )[0]
 
 
 def train_step(
@@ -80,9 +109,10 @@ def train_step(
     rate: Float[Array, ""],
     key: PRNGKeyArray,
     *,
-    net: Model,
+    apply: Apply,
     optimizer: optax.GradientTransformationExtraArgs,
     config: Augment,
+    accumulate: int = 1,
 ) -> tuple[State, Metrics]:
     """The state after one batch, and the batch's metrics before it.
 
@@ -90,18 +120,26 @@ def train_step(
     run would have drawn.
     """
     key = jax.random.fold_in(key, state.step)
-    slopes, metrics = gradients(state.params, batch, stats, key, net=net, config=config)
+    slopes, metrics = gradients(
+        state.params,
+        batch,
+        stats,
+        key,
+        apply=apply,
+        config=config,
+        accumulate=accumulate,
+    )
     updates, opt = optimizer.update(slopes, state.opt, state.params, rate=rate)
     params = cast(Params, optax.apply_updates(state.params, updates))
     return State(state.step + 1, params, opt), metrics
 
 
 def eval_step(
-    params: Params, batch: Batch, stats: Statistics, *, net: Model, config: Augment
+    params: Params, batch: Batch, stats: Statistics, *, apply: Apply, config: Augment
 ) -> Metrics:
     """The metrics of one batch, seen through its centre crop."""
     images = centre(jnp.asarray(batch.images), stats, config)
-    logits, _ = net.apply(params, images, train=False)
+    logits, _ = apply(params, images, train=False)
     return measure(logits, batch)
 
 
@@ -140,31 +178,96 @@ def compile_steps(
     optimizer: optax.GradientTransformationExtraArgs,
     config: Augment,
     mesh: Mesh,
+    *,
+    accumulate: int = 1,
+    zero: bool = False,
 ) -> Steps:
-    """The three functions jitted: batches split over `data`, everything else whole on
-    each device, the old state's memory given to the new one."""
+    """The three functions jitted: batches split over the devices, parameters as the
+    mesh splits the net, the old state's memory given to the new one.
+
+    With `zero` the optimizer's state is split over `data`, and so is its work (ZeRO-1).
+    Raises InputError for a net that cannot be split so.
+    """
     whole, split = replicated(mesh), over_data(mesh)
+    state = _layout(net, optimizer, mesh, zero)
+    apply = apply_on(net, mesh)
 
     def init(key):
         return init_state(key, net, optimizer)
 
-    def train(state, batch, stats, rate, key):
-        return train_step(
-            state, batch, stats, rate, key, net=net, optimizer=optimizer, config=config
-        )
-
-    def evaluate(params, batch, stats):
-        return eval_step(params, batch, stats, net=net, config=config)
-
-    jit = functools.partial(
-        jax.jit, out_shardings=whole, compiler_options=compiler_options()
+    train = functools.partial(
+        train_step,
+        apply=apply,
+        optimizer=optimizer,
+        config=config,
+        accumulate=accumulate,
     )
+    jit = functools.partial(jax.jit, compiler_options=compiler_options())
     return Steps(
-        init=jit(init),
+        init=jit(init, out_shardings=state),
         train=jit(
             train,
-            in_shardings=(whole, split, whole, whole, whole),
+            in_shardings=(state, split, whole, whole, whole),
+            out_shardings=(state, whole),
             donate_argnums=0,
         ),
-        eval=jit(evaluate, in_shardings=(whole, split, whole)),
+        eval=jit(
+            functools.partial(eval_step, apply=apply, config=config),
+            in_shardings=(state.params, split, whole),
+            out_shardings=whole,
+        ),
     )
+
+
+def abstract_arguments(
+    net: Model, optimizer: optax.GradientTransformation, batch: int, size: int
+) -> tuple:
+    """What `Steps.train` takes for a batch of `size` x `size` images, as shapes alone:
+    to compile it without data."""
+
+    def arguments():
+        images = jnp.zeros((batch, size, size, 3), jnp.uint8)
+        rows = Batch(images, jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool))
+        stats = Statistics(jnp.zeros((size, size, 3)), jnp.zeros((3, 3)))
+        key = jax.random.key(0)
+        return init_state(key, net, optimizer), rows, stats, jnp.zeros(()), key
+
+    return jax.eval_shape(arguments)
+
+
+def _layout(
+    net: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    mesh: Mesh,
+    zero: bool,
+) -> State:
+    """A sharding for every array of the state."""
+    state = jax.eval_shape(lambda: init_state(jax.random.key(0), net, optimizer))
+    whole, params = replicated(mesh), param_shardings(net, mesh)
+    like_params = params
+    if zero:
+        like_params = jax.tree.map(_over_data_too, state.params, params)
+    structure = jax.tree.structure(params)
+
+    def mirrors_params(tree: object) -> bool:
+        return jax.tree.structure(tree) == structure
+
+    opt = jax.tree.map(
+        lambda tree: like_params if mirrors_params(tree) else whole,
+        state.opt,
+        is_leaf=mirrors_params,
+    )
+    shardings: Any = whole, params, opt
+    return State(*shardings)
+
+
+def _over_data_too(
+    leaf: jax.ShapeDtypeStruct, sharding: NamedSharding
+) -> NamedSharding:
+    """The largest axis that is whole on each device, and divides, split over `data`."""
+    axes = list(sharding.spec) + [None] * (leaf.ndim - len(sharding.spec))
+    devices = sharding.mesh.shape[DATA]
+    free = [i for i, n in enumerate(leaf.shape) if axes[i] is None and n % devices == 0]
+    if free:
+        axes[max(free, key=lambda i: leaf.shape[i])] = DATA
+    return NamedSharding(sharding.mesh, P(*axes))

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from alexvgg_jax import loop, paper, report
-from alexvgg_jax.config import Data, Run
+from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import InputError, short_usage
 
@@ -59,7 +59,7 @@ class Experiment:
     def train(self, arm: str, run: Run) -> list[loop.Epoch]:
         """The history of `run`, from its newest checkpoint if it has one."""
         data = replace(run.data, name=self._given.data)
-        run = replace(run, data=data, devices=self._given.devices)
+        run = replace(run, data=data, mesh=Mesh(self._given.devices))
         directory = self._runs / arm / f"seed{run.seed}"
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
         started = (directory / "run.json").exists()

@@ -45,7 +45,7 @@ from rich.table import Table
 
 from alexvgg_jax import loop, report
 from alexvgg_jax.augment import Statistics, centre
-from alexvgg_jax.config import RECIPES, Augment, Optim
+from alexvgg_jax.config import RECIPES, Augment, Mesh, Optim
 from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.loss import cross_entropy
@@ -98,7 +98,7 @@ Steps = dict[str, Callable[[], Any]]  # kind -> one step, done when it returns
 def in_jax(name: str, batch: int) -> Steps:
     net = build(name)
     images, labels, config = data(net, batch)
-    mesh = make_mesh(1)
+    mesh = make_mesh(Mesh(devices=1))
     rows = place(Batch(images, labels, np.ones(batch, bool)), mesh)
     stats = Statistics(jnp.full(images.shape[1:], 127.0), jnp.eye(3))
     steps = compile_steps(net, original_sgd(Optim()), config, mesh)
@@ -356,6 +356,8 @@ def table(result: dict[str, Any]) -> Table:
     for heading in (*KINDS, "memory") if compared else ():
         drawn.add_column(f"{heading}\nto torch", justify="right")
     drawn.add_column("products\nof a step", justify="right")
+    if compared:
+        drawn.add_column("products\nto torch", justify="right")
     drawn.add_column("loop", justify="right")
     for name, row in result["nets"].items():
         cells = [name, str(row["batch"])]
@@ -366,6 +368,9 @@ def table(result: dict[str, Any]) -> Table:
             cells.append(f"{row['torch']['memory ratio']:.2f}")
         products = sum(row["layers"].values()) / row["seconds"]["training"]
         cells.append(f"{products:.2f}")
+        if "torch" in row:  # as fast as it were if nothing else took any time
+            most = row["torch"]["times as fast"]["training"] / products
+            cells.append(f"{most:.2f}x")
         if "loop" in row:
             cells.append(f"{row['loop'][LOOP]:.3f}")
         drawn.add_row(*cells)

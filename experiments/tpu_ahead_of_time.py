@@ -14,39 +14,23 @@ convolution in the form that TPUs are said to like (space to depth, MLPerf's Res
     python experiments/tpu_ahead_of_time.py
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-# One chip of a topology that needs no TPU, nor the network to ask for one.
-os.environ |= {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    "TPU_WORKER_ID": "0",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-}
-
-import jax
+import _tpu
 import jax.numpy as jnp
-import numpy as np
 import tyro
-from jax.experimental import topologies
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexvgg_jax import report
-from alexvgg_jax.augment import Statistics
-from alexvgg_jax.config import Augment, Optim
-from alexvgg_jax.data.batches import Batch
-from alexvgg_jax.errors import InputError, one_line, short_usage
+from alexvgg_jax import config, report
+from alexvgg_jax.errors import one_line, short_usage
+from alexvgg_jax.mesh import make_mesh
 from alexvgg_jax.models import Model, build
 from alexvgg_jax.models.layers import Conv
-from alexvgg_jax.optim import original_sgd
-from alexvgg_jax.step import compile_steps
 
 # cloud.google.com/tpu/docs/v5e: bfloat16 operations and bytes a second
 PEAK, BANDWIDTH = 197e12, 819e9
@@ -93,40 +77,15 @@ def variants(name: str) -> dict[str, Model]:
 
 def cost(net: Model, batch: int, mesh: Mesh) -> dict[str, float] | None:
     """What the compiler says of one training step; None if it does not fit the chip."""
-    optimizer, config = (
-        original_sgd(Optim()),
-        Augment(crop=224, mirror=True, colour=0.1),
-    )
-    steps = compile_steps(net, optimizer, config, mesh)
-
-    def arguments():
-        images = jnp.zeros((batch, 256, 256, 3), jnp.uint8)
-        rows = Batch(images, jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool))
-        stats = Statistics(jnp.zeros((256, 256, 3)), jnp.zeros((3, 3)))
-        return rows, stats, jnp.zeros(()), jax.random.key(0)
-
-    state = jax.eval_shape(lambda: steps.init(jax.random.key(0)))
-    try:
-        lowered = steps.train.lower(state, *jax.eval_shape(arguments))
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+    if (compiled := _tpu.compiled(net, batch, mesh)) is None:
         return None
-    costs, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    # Each operation that the compiler has no estimate for (fusions that gather, random
-    # bits) counts -1 s; what is left is the sum of all the others, far below 1 s.
-    seconds = costs["optimal_seconds"] % 1
+    costs = _tpu.costs(compiled)
     return {
         "batch": batch,
-        "operations": costs["flops"],
-        "bytes": costs["bytes accessed"],
-        "memory, bytes": memory.argument_size_in_bytes + memory.temp_size_in_bytes,
-        "optimal seconds": seconds,
-        "operations without an estimate": round(seconds - costs["optimal_seconds"]),
-        "images a second": batch / seconds,
-        "seconds of operations": costs["flops"] / PEAK,
-        "seconds of traffic": costs["bytes accessed"] / BANDWIDTH,
+        **costs,
+        "images a second": batch / costs["optimal seconds"],
+        "seconds of operations": costs["operations"] / PEAK,
+        "seconds of traffic": costs["bytes"] / BANDWIDTH,
     }
 
 
@@ -167,15 +126,8 @@ def table(result: dict[str, Any]) -> Table:
 def main() -> None:
     with short_usage():
         given = tyro.cli(Options, description=__doc__)
-    try:
-        topology = topologies.get_topology_desc("v5e:2x4", "tpu")
-    except Exception as error:
-        first = str(error).splitlines()[0]
-        raise InputError(
-            f"no compiler for TPUs; pip install 'jax[tpu]': {first}"
-        ) from None
-    chip = topology.devices[0]
-    mesh = Mesh(np.array([chip]), ("data",))
+    (chip, *_) = _tpu.chips("v5e:2x4")
+    mesh = make_mesh(config.Mesh(), [chip])
     nets = {
         f"{name}, {variant}".removesuffix(", "): net
         for name in given.nets
@@ -189,9 +141,8 @@ def main() -> None:
         "nets": {name: {} for name in nets},
     }
     jobs = [(name, batch) for name in nets for batch in given.batches]
-    with jax.default_device(chip):
-        for name, batch in track(jobs, "compiling", console=Console(stderr=True)):
-            result["nets"][name][str(batch)] = cost(nets[name], batch, mesh)
+    for name, batch in track(jobs, "compiling", console=Console(stderr=True)):
+        result["nets"][name][str(batch)] = cost(nets[name], batch, mesh)
     path = given.out / "tpu_ahead_of_time.json"
     report.write_json(result, path)
     report.write_table(table(result), path.with_suffix(".txt"), width=120)

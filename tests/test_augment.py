@@ -15,7 +15,7 @@ from alexvgg_jax.augment import (
     random_crop,
     statistics,
 )
-from alexvgg_jax.config import Augment
+from alexvgg_jax.config import Augment, Mesh
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.mesh import make_mesh, place, replicated
 
@@ -211,7 +211,7 @@ def test_devices_do_not_change_the_result():
     stats = statistics([images])
     step = jax.jit(augment, static_argnames="config")
     alone = step(KEY, jnp.asarray(images), stats, EVERYTHING)
-    mesh = make_mesh()
+    mesh = make_mesh(Mesh())
     key, shared = jax.device_put((KEY, stats), replicated(mesh))
     spread = step(key, place(images, mesh), shared, EVERYTHING)
     assert len(spread.sharding.device_set) == len(jax.devices())

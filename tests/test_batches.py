@@ -23,8 +23,8 @@ def numbered(count: int) -> Source:
     return Source("numbers", count, ("one",), fetch)
 
 
-def numbers(source, batch, seed, steps, host=0, of=1) -> np.ndarray:
-    made = [train_batch(source, batch, seed, step, host, of) for step in steps]
+def numbers(source, batch, seed, steps, rows=None) -> np.ndarray:
+    made = [train_batch(source, batch, seed, step, rows) for step in steps]
     for one in made:
         assert one.mask.all()
         np.testing.assert_array_equal(one.images[:, 0, 0, 0], one.labels)
@@ -64,7 +64,8 @@ def test_the_order_does_not_depend_on_the_batch(count, batch, seed):
 @given(counts, st.integers(1, 10), hosts, seeds, st.integers(0, 20))
 def test_hosts_share_the_batch_of_one(count, rows, of, seed, step):
     source, batch = numbered(count), rows * of
-    shares = [numbers(source, batch, seed, [step], host, of) for host in range(of)]
+    of_hosts = np.arange(batch).reshape(of, rows)
+    shares = [numbers(source, batch, seed, [step], share) for share in of_hosts]
     assert {len(share) for share in shares} == {rows}
     np.testing.assert_array_equal(
         np.concatenate(shares), numbers(source, batch, seed, [step])
@@ -93,7 +94,8 @@ def test_first_step_is_the_first_that_completes_the_epochs(epoch, count, batch):
 @given(counts, st.integers(1, 10), hosts)
 def test_evaluation_counts_every_image_once(count, rows, of):
     source, batch = numbered(count), rows * of
-    shares = [list(eval_batches(source, batch, host, of)) for host in range(of)]
+    of_hosts = np.arange(batch).reshape(of, rows)
+    shares = [list(eval_batches(source, batch, share)) for share in of_hosts]
     # Every host makes as many batches, all of one shape: they compute together.
     assert {len(share) for share in shares} == {-(-count // batch)}
     made = [one for share in shares for one in share]
@@ -104,7 +106,8 @@ def test_evaluation_counts_every_image_once(count, rows, of):
 
 def test_evaluation_fills_up_the_last_batch():
     """5 images in a batch of 8, as two hosts see them."""
-    first, second = (next(eval_batches(numbered(5), 8, host, 2)) for host in (0, 1))
+    of_hosts = np.arange(8).reshape(2, 4)
+    first, second = (next(eval_batches(numbered(5), 8, rows)) for rows in of_hosts)
     assert first.mask.tolist() == [True] * 4
     assert second.mask.tolist() == [True, False, False, False]
     assert first.labels.tolist() == [0, 1, 2, 3]

@@ -26,9 +26,9 @@ LEVELS = (
     {"data.batches", "models.layers"},
     {"models.alexnet", "models.vgg", "models.cifar"},
     {"models"},
-    {"models.summary"},
+    {"models.summary", "models.parallel"},
     {"step"},
-    {"evaluate", "memory"},
+    {"evaluate", "memory", "ledger"},
     {"loop"},
     {"__main__"},
 )

@@ -6,7 +6,7 @@ import chex
 import pytest
 
 from alexvgg_jax import loop
-from alexvgg_jax.config import Augment, Data, Model, Optim, Run
+from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
 
@@ -17,7 +17,7 @@ RUN = Run(
     model=Model("cifar-80sec"),
     optim=Optim(rate=0.002, drop_epochs=(2.0,)),
     epochs=3,
-    devices=1,
+    mesh=Mesh(devices=1),
 )
 
 
@@ -129,7 +129,7 @@ def test_a_run_that_cannot_be_writes_nothing(tmp_path):
         (replace(RUN, batch=4096), "--batch 4096: .* has 1437 images"),
         (replace(RUN, optim=Optim(plateau=2, drop_epochs=(1.0,))), "one or the other"),
         (replace(RUN, model=Model("cifar-80sec", {"classes": 5})), "switches classes"),
-        (replace(RUN, batch=100, devices=8), "96 and 104"),
+        (replace(RUN, batch=100, mesh=Mesh(devices=8)), "96 and 104"),
         (replace(RUN, model=Model("cifar-80sec", {"activation": "elu"})), "'elu'"),
         (replace(RUN, data=Data("no/such/folder")), "no/such/folder"),
         (replace(RUN, optim=Optim(layer_decay={"fc9": 0.1})), "'fc9'"),

@@ -75,7 +75,7 @@ def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message
 
 
 def test_train_then_eval(tmp_path):
-    small = ("--data.size", "16", "--epochs", "1", "--devices", "1")
+    small = ("--data.size", "16", "--epochs", "1", "--mesh.devices", "1")
     folder = str(tmp_path / "run")
     trained = run("train", "digits", *small, "--out", folder)
     assert trained.returncode == 0, trained.stderr

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from alexvgg_jax.augment import Statistics
-from alexvgg_jax.config import Augment, Optim
+from alexvgg_jax.config import Augment, Mesh, Optim
 from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.evaluate import evaluate
 from alexvgg_jax.mesh import make_mesh, place
@@ -41,7 +41,7 @@ def random_batch(seed: int, rows: int = 16) -> Batch:
 
 
 def losses(devices: int, steps: int) -> list[float]:
-    mesh = make_mesh(devices)
+    mesh = make_mesh(Mesh(devices=devices))
     compiled = compile_steps(NET, original_sgd(Optim(rate=0.001)), AUGMENT, mesh)
     state, key = compiled.init(jax.random.key(0)), jax.random.key(1)
     found = []
@@ -56,7 +56,7 @@ def losses(devices: int, steps: int) -> list[float]:
 @pytest.mark.skipif(not compiler_options(), reason="only CPUs need the barriers")
 def test_weights_are_updated_in_place():
     """The compiled step copies no kernel, though the backward pass reads it too."""
-    mesh, optimizer = make_mesh(1), original_sgd(Optim())
+    mesh, optimizer = make_mesh(Mesh(devices=1)), original_sgd(Optim())
     steps = compile_steps(NET, optimizer, AUGMENT, mesh)
     key = jax.random.key(0)
     state = jax.eval_shape(steps.init, key)
@@ -75,7 +75,7 @@ def test_eight_devices_give_the_loss_curve_of_one():
 
 
 def test_every_image_counts_once_whatever_the_padding_holds():
-    mesh = make_mesh(2)
+    mesh = make_mesh(Mesh(devices=2))
     compiled = compile_steps(NET, original_sgd(Optim()), Augment(crop=12), mesh)
     params = compiled.init(jax.random.key(0)).params
     whole = random_batch(0, 16)
@@ -92,7 +92,7 @@ def test_every_image_counts_once_whatever_the_padding_holds():
 
 
 def test_the_old_state_is_donated_to_the_new():
-    mesh = make_mesh(1)
+    mesh = make_mesh(Mesh(devices=1))
     compiled = compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
     state = compiled.init(jax.random.key(0))
     batch = place(random_batch(0), mesh)

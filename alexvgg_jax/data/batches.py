@@ -25,21 +25,20 @@ class Batch(NamedTuple):
 
 
 def train_batch(
-    source: Source, batch: int, seed: int, step: int, host: int = 0, hosts: int = 1
+    source: Source, batch: int, seed: int, step: int, rows: np.ndarray | None = None
 ) -> Batch:
-    """This host's rows of the batch at `step`.
+    """The batch at `step`, or those of its rows that a host's devices hold.
 
     The data is one endless stream, each epoch in an order of its own, cut into batches:
     every image is seen once an epoch, and the position is the step alone.
     """
-    rows = batch // hosts
-    positions = step * batch + host * rows + np.arange(rows)
-    numbers = np.empty(rows, np.int64)
+    positions = step * batch + (np.arange(batch) if rows is None else rows)
+    numbers = np.empty(len(positions), np.int64)
     for epoch in np.unique(positions // source.count):
         here = positions // source.count == epoch
         order = _order(source.count, seed, int(epoch))
         numbers[here] = order[positions[here] % source.count]
-    return Batch(*source.fetch(numbers), np.ones(rows, bool))
+    return Batch(*source.fetch(numbers), np.ones(len(numbers), bool))
 
 
 @functools.lru_cache(maxsize=2)  # a batch can hold the end of one epoch and the next
@@ -53,12 +52,13 @@ def first_step(epoch: int, count: int, batch: int) -> int:
 
 
 def eval_batches(
-    source: Source, batch: int, host: int = 0, hosts: int = 1
+    source: Source, batch: int, rows: np.ndarray | None = None
 ) -> Iterator[Batch]:
-    """This host's rows of every batch; padded and masked: every image counts once."""
-    rows = batch // hosts
-    for start in range(host * rows, source.count + host * rows, batch):
-        numbers = start + np.arange(rows)
+    """Every batch, or a host's rows of it; padded and masked: every image counts
+    once."""
+    rows = np.arange(batch) if rows is None else rows
+    for start in range(0, source.count, batch):
+        numbers = start + rows
         mask = numbers < source.count
         yield Batch(*source.fetch(np.where(mask, numbers, 0)), mask)
 

@@ -30,7 +30,14 @@ Features = dict[str, Array]  # layer -> its output
 MODELS = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
 
 
-class _Network(nn.Module):
+def row_key(key: PRNGKeyArray | None, place: int) -> PRNGKeyArray | None:
+    """What the row in that place of a net draws its noise from."""
+    return None if key is None else jax.random.fold_in(key, place)
+
+
+class Network(nn.Module):
+    """Rows one after another, as a Linen module."""
+
     rows: tuple[Layer, ...]
     first: int  # place of the first of them in the whole net
 
@@ -40,8 +47,8 @@ class _Network(nn.Module):
     ) -> tuple[Array, Features]:
         features = {}
         for i, row in enumerate(self.rows, start=self.first):
-            row_key = None if key is None else jax.random.fold_in(key, i)
-            x = row(x, train=train, key=row_key)
+            with jax.named_scope(row.name):
+                x = row(x, train=train, key=row_key(key, i))
             features[row.name] = x
         return x, features
 
@@ -60,6 +67,11 @@ class Model:
     def input_shape(self) -> Shape:
         return self.image_size, self.image_size, 3
 
+    @property
+    def towers(self) -> int:
+        """AlexNet §3.2: how many GPUs the net was made for."""
+        return max(getattr(row, "groups", 1) for row in self.rows)
+
     def shapes(self) -> dict[str, Shape]:
         """The output shape of every layer, for one image of `image_size`."""
         return _shapes(self.name, self.rows, self.input_shape)
@@ -75,8 +87,12 @@ class Model:
     def init(self, key: PRNGKeyArray) -> Params:
         """Float32 parameters drawn as the paper draws them: layer -> kernel, bias."""
         images = jnp.zeros((1, *self.input_shape))
-        variables = _Network(self.rows, 0).init(key, images, train=False, key=None)
+        variables = Network(self.rows, 0).init(key, images, train=False, key=None)
         return cast(Params, variables["params"])
+
+    def param_shapes(self) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """The shapes of what `init` draws, which nothing draws for it."""
+        return jax.eval_shape(lambda: self.init(jax.random.key(0)))
 
     def apply(
         self,
@@ -115,7 +131,7 @@ class Model:
 
         x, features = images.astype(self.compute), {}
         for first, block in _blocks(rows):
-            network = _Network(block, first)
+            network = Network(block, first)
 
             def compute(params, x, key, network=network):
                 return network.apply({"params": params}, x, train=train, key=key)

@@ -60,18 +60,25 @@ class _Parameters(nn.Module):
         return kernel, self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
 
 
-def _with_parameters(
+def parameters(
     row: "Conv | Local | Dense | SlidingDense", x: Array, kernel: Shape, bias: Shape
-) -> tuple[Array, ...]:
-    """The row's input, its kernel, from N(0, init^2) or Glorot's uniform, and its
-    constant bias: float32, and as the input where they are used."""
+) -> tuple[Array, Array]:
+    """The row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias:
+    float32, and as the input where they are used."""
     if row.init == "glorot":
         draw = nn.initializers.glorot_uniform()
     else:
         draw = nn.initializers.normal(row.init)
     constant = nn.initializers.constant(row.bias)
     drawn = _Parameters(kernel, draw, bias, constant, name=row.name)()
-    return computed_once(x, *(leaf.astype(x.dtype) for leaf in drawn))
+    drawn_kernel, drawn_bias = drawn
+    return drawn_kernel.astype(x.dtype), drawn_bias.astype(x.dtype)
+
+
+def _with_parameters(
+    row: "Conv | Local | Dense | SlidingDense", x: Array, kernel: Shape, bias: Shape
+) -> tuple[Array, ...]:
+    return computed_once(x, *parameters(row, x, kernel, bias))
 
 
 @dataclass(frozen=True)

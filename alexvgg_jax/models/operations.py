@@ -154,8 +154,9 @@ WIDE = 8192  # floats: 32 KiB, what the first-level cache holds
 def _add_bias_backward(bias: Array, gradient: Array) -> tuple[Array, Array]:
     (gradient,) = computed_once(gradient)
     places = gradient.size // bias.size
+    of_an_image = places // max(len(gradient), 1)  # whose rows are all on one device
     together = max(
-        n for n in range(1, max(WIDE // bias.size, 1) + 1) if places % n == 0
+        n for n in range(1, max(WIDE // bias.size, 1) + 1) if of_an_image % n == 0
     )
     wide = gradient.reshape(places // together, together * bias.size).sum(axis=0)
     return gradient, wide.reshape(together, *bias.shape).sum(axis=0)

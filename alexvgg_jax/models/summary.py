@@ -3,7 +3,6 @@
 import math
 from typing import NamedTuple
 
-import jax
 from rich import box
 from rich.table import Table
 
@@ -38,7 +37,7 @@ class Row(NamedTuple):
 
 def rows(net: Model) -> list[Row]:
     """VGG Table 2: what every layer of `net` costs, in the order of computation."""
-    params = jax.eval_shape(net.init, jax.random.key(0))
+    params = net.param_shapes()
     shapes = net.shapes()
     before: Shape = net.input_shape
     field, jump = 1, 1  # pixels that an output sees, and between two neighbours

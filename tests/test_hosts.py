@@ -1,0 +1,121 @@
+"""Two processes of two devices each, as two hosts, against one process of four."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from alexvgg_jax.mesh import SILENCE
+
+SMALL = ("--data.size", "16", "--augment.crop", "14", "--epochs", "6")
+SMALL += ("--checkpoint-every", "3")  # 34 steps
+ROUNDING = 1e-4  # of sums in another order, grown over 68 steps
+
+
+STARTED: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def none_is_left():
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+
+
+class Host:
+    """The training command in a process of its own, and what it printed."""
+
+    def __init__(self, folder: Path, devices: int, *arguments: str):
+        command = [sys.executable, "-m", "alexvgg_jax", "train", "digits", *SMALL]
+        self.log = folder.parent / f"{folder.name}{len(list(folder.parent.iterdir()))}"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "--out", str(folder), *arguments],
+                env=os.environ
+                | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"},
+                stdout=log,
+                stderr=log,
+            )
+        STARTED.append(self.process)
+
+    def ended(self, code: int = 0) -> str:
+        """What it printed, once it has ended with that exit code."""
+        found = self.process.wait(timeout=240)
+        printed = self.log.read_text()
+        assert found == code, printed
+        return printed
+
+
+def two_hosts(folder: Path, *arguments: str) -> tuple[Host, Host]:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    first, second = (
+        Host(
+            *(folder, 2, "--coordinator", address, "--hosts", "2", "--host", str(host)),
+            *arguments,
+        )
+        for host in range(2)
+    )
+    return first, second
+
+
+def wait_for_a_checkpoint(folder: Path, host: Host) -> None:
+    while not (folder / "checkpoints" / "34").exists():
+        assert host.process.poll() is None, host.log.read_text()
+        time.sleep(0.01)
+    time.sleep(0.5)  # now they train again: three epochs take two seconds
+
+
+def epochs(folder: Path) -> list[dict]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if "epoch" in line]
+
+
+def losses(folder: Path) -> list[float]:
+    return [e[loss] for e in epochs(folder) for loss in ("train_loss", "test_loss")]
+
+
+@pytest.fixture(scope="module")
+def one_host(tmp_path_factory) -> list[float]:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    Host(folder, 4).ended()
+    return losses(folder)
+
+
+@pytest.mark.parametrize("given", [(), ("--mesh.zero",)], ids=str)
+def test_two_hosts_train_as_one(given, one_host, tmp_path):
+    for host in two_hosts(tmp_path / "two", *given):
+        host.ended()
+    assert losses(tmp_path / "two") == pytest.approx(one_host, rel=ROUNDING)
+
+
+def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path):
+    folder = tmp_path / "two"
+    first, second = two_hosts(folder)
+    wait_for_a_checkpoint(folder, first)
+    second.process.send_signal(signal.SIGKILL)
+    assert first.process.wait(timeout=SILENCE + 60) != 0
+    assert "another task died" in first.log.read_text()
+    Host(folder, 4, "--resume").ended()
+    assert losses(folder) == pytest.approx(one_host, rel=ROUNDING)
+
+
+def test_sigterm_on_one_host_saves_on_both(one_host, tmp_path):
+    folder = tmp_path / "two"
+    hosts = two_hosts(folder)
+    wait_for_a_checkpoint(folder, hosts[0])
+    hosts[1].process.send_signal(signal.SIGTERM)
+    for host in hosts:
+        assert "--resume goes on from there" in host.ended(128 + signal.SIGTERM)
+    for host in two_hosts(folder, "--resume"):
+        host.ended()
+    assert losses(folder) == pytest.approx(one_host, rel=ROUNDING)

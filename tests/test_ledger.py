@@ -1,0 +1,78 @@
+"""What compiled steps communicate, in the paper's own net at its own size."""
+
+import pytest
+
+from alexvgg_jax.config import Augment, Mesh
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.ledger import Entry, Ledger, compiled, least, read
+from alexvgg_jax.mesh import make_mesh
+from alexvgg_jax.models import build
+from alexvgg_jax.models.operations import WIDE
+
+CROP = Augment(crop=224, mirror=True, colour=0.1)
+NET = build("alexnet-paper")
+BATCH, FLOAT = 128, 4
+PARAMETERS = 60_965_224  # of the paper's net
+
+
+def ledger_of(split: Mesh, batch: int = BATCH) -> Ledger:
+    mesh = make_mesh(split)
+    return read(compiled(NET, batch, mesh, CROP, 256), NET)
+
+
+def test_the_towers_communicate_only_in_certain_layers():
+    """AlexNet §3.2: "the GPUs communicate only in certain layers"."""
+    half = {"conv3": 13 * 13 * 128, "fc6": 6 * 6 * 128, "fc7": 2048}
+    expected = {
+        Entry("fc8", False, "all-reduce", 2): FLOAT * BATCH * 1000,
+    }
+    for layer, floats in half.items():
+        expected[Entry(layer, False, "all-gather", 2)] = FLOAT * BATCH * floats
+        expected[Entry(layer, True, "reduce-scatter", 2)] = FLOAT * BATCH * floats
+    split = Mesh(devices=2, towers=True)
+    assert ledger_of(split) == expected
+    assert sum(least(NET, BATCH, make_mesh(split)).values()) == sum(expected.values())
+
+
+def by_layer(ledger: Ledger) -> dict[tuple[str, bool], int]:
+    found = dict.fromkeys(((e.layer, e.backward) for e in ledger), 0)
+    for entry, count in ledger.items():
+        found[entry.layer, entry.backward] += count
+    return found
+
+
+def test_towers_that_split_the_batch_too_move_no_more_than_they_must():
+    split = Mesh(devices=4, towers=True)
+    found = by_layer(ledger_of(split))
+    assert found.pop(("", False)) < 100  # the batch's metrics
+    assert found == least(NET, BATCH, make_mesh(split))
+
+
+def test_a_split_batch_sums_the_gradients_of_all_parameters():
+    split = Mesh(devices=2)
+    ledger = ledger_of(split)
+    assert {entry.operation for entry in ledger} == {"all-reduce"}
+    assert sum(least(NET, BATCH, make_mesh(split)).values()) == FLOAT * PARAMETERS
+    found = by_layer(ledger)
+    assert found.pop(("", False)) < 100
+    assert sum(found.values()) == pytest.approx(FLOAT * PARAMETERS, rel=1e-3)
+
+
+@pytest.mark.parametrize("group", [4, 8])
+def test_a_shared_classifier_moves_what_the_trick_is_for(group):
+    """One weird trick: images are gathered, and no gradient of the parameters."""
+    split = Mesh(devices=8, classifier=group)
+    found, needed = by_layer(ledger_of(split)), least(NET, BATCH, make_mesh(split))
+    assert found.pop(("", False)) < 100
+    assert found.keys() == needed.keys()
+    for (layer, backward), count in found.items():
+        # On CPUs convolutions' biases are summed over devices as rows of WIDE floats.
+        spare = 2 * FLOAT * WIDE if layer.startswith("conv") else 0
+        assert 0 <= count - needed[layer, backward] <= spare, layer
+    whole = least(NET, BATCH, make_mesh(Mesh(devices=8)))
+    assert sum(needed.values()) < sum(whole.values()) / 5
+
+
+def test_a_batch_that_does_not_divide():
+    with pytest.raises(InputError, match="--batch 6 does not divide over 4 devices"):
+        compiled(NET, 6, make_mesh(Mesh(devices=4)), CROP, 256)

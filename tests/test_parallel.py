@@ -1,0 +1,226 @@
+"""One net on one device and on many: the same numbers."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexvgg_jax.augment import Statistics
+from alexvgg_jax.config import Augment, Mesh, Optim
+from alexvgg_jax.data.batches import Batch
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.mesh import make_mesh, place
+from alexvgg_jax.models import Model, build
+from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
+from alexvgg_jax.models.parallel import apply_on, exchanged, param_shardings
+from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.step import Steps, compile_steps
+
+# AlexNet's kinds of layers and its groups, small.
+NET = Model(
+    "small-alexnet",
+    (
+        Conv("conv1", 8, 5, stride=2, init=0.1),
+        activation("relu", "1"),
+        LRN("norm1", 3, alpha=0.1, groups=2),
+        LRN("spatial1", 3, alpha=0.1, over="pixels"),
+        Pool("pool1"),
+        Conv("conv2", 12, 3, pad=1, groups=2, init=0.1, bias=1.0),
+        activation("relu", "2"),
+        Conv("conv3", 16, 3, pad=1, init=0.1),
+        activation("relu", "3"),
+        Conv("conv4", 16, 3, pad=1, groups=2, init=0.1),
+        activation("relu", "4"),
+        Pool("pool5"),
+        Dense("fc6", 24, init=0.1, bias=1.0),
+        activation("relu", "6"),
+        Dropout("drop6"),
+        Dense("fc7", 16, init=0.1, bias=1.0),
+        activation("relu", "7"),
+        Dropout("drop7"),
+        Dense("fc8", 10, init=0.1),
+    ),
+    image_size=24,
+)
+AUGMENT = Augment(crop=24, mirror=True, colour=0.1)
+STATS = Statistics(jnp.full((28, 28, 3), 120.0), 30 * jnp.eye(3))
+SPLITS = [
+    Mesh(devices=2, towers=True),
+    Mesh(devices=4, towers=True),
+    Mesh(devices=4, classifier=2),
+    Mesh(devices=8, classifier=4),
+]
+
+
+def named(split: Mesh) -> str:
+    return " ".join(f"{k}={v}" for k, v in dataclasses.asdict(split).items() if v)
+
+
+each_split = pytest.mark.parametrize("split", SPLITS, ids=named)
+
+
+def random_batch(seed: int, rows: int = 16) -> Batch:
+    random = np.random.default_rng(seed)
+    return Batch(
+        random.integers(0, 256, (rows, 28, 28, 3), np.uint8),
+        random.integers(0, 10, rows, np.int32),
+        np.ones(rows, bool),
+    )
+
+
+def steps_on(split: Mesh, net: Model = NET, config=AUGMENT, **how) -> Steps:
+    optimizer = original_sgd(Optim(rate=0.01))
+    return compile_steps(net, optimizer, config, make_mesh(split), **how)
+
+
+def train(split: Mesh, count: int = 3, config=AUGMENT, net: Model = NET, **how):
+    """The state after some steps, and the loss of each."""
+    mesh, steps = make_mesh(split), steps_on(split, net, config, **how)
+    state, losses = steps.init(jax.random.key(0)), []
+    for step in range(count):
+        batch, rate = place(random_batch(step), mesh), jnp.float32(1e-3)
+        state, metrics = steps.train(state, batch, STATS, rate, jax.random.key(1))
+        losses.append(float(metrics.loss))
+    return jax.device_get(state), losses
+
+
+@functools.cache
+def on_one_device(count: int = 3):
+    return train(Mesh(devices=1), count)
+
+
+@each_split
+def test_a_split_net_trains_as_on_one_device(split):
+    """Losses, velocities and parameters, crops and dropout masks drawn alike."""
+    state, losses = train(split)
+    expected, expected_losses = on_one_device()
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(state.opt, expected.opt, rtol=1e-5, atol=1e-6)
+
+
+@each_split
+@pytest.mark.parametrize("train", [True, False])
+def test_a_split_net_has_the_same_features(split, train):
+    mesh = make_mesh(split)
+    params = NET.init(jax.random.key(0))
+    images = 50 * jax.random.normal(jax.random.key(1), (16, 24, 24, 3))
+    key = jax.random.key(2) if train else None
+    logits, features = NET.apply(params, images, train=train, key=key)
+    placed = jax.device_put(params, param_shardings(NET, mesh))
+    compute = jax.jit(functools.partial(apply_on(NET, mesh), train=train))
+    split_logits, split_features = compute(
+        placed, place(np.asarray(images), mesh), key=key
+    )
+    np.testing.assert_allclose(split_logits, logits, rtol=1e-5, atol=1e-5)
+    assert split_features.keys() == features.keys()
+    for name, expected in features.items():
+        np.testing.assert_allclose(
+            split_features[name], expected, rtol=1e-5, atol=1e-4, err_msg=name
+        )
+        if name.startswith("drop") and train:
+            np.testing.assert_array_equal(split_features[name] == 0, expected == 0)
+
+
+def test_alexnet_itself_in_two_towers():
+    """AlexNet §3.2: the paper's net at a small image: gradients in one step."""
+    net = build("alexnet-paper", classes=10, image_size=67)
+    params = net.init(jax.random.key(0))
+    images = 50 * jax.random.normal(jax.random.key(1), (4, 67, 67, 3))
+    mesh = make_mesh(Mesh(devices=2, towers=True))
+
+    def gradient(apply):
+        def loss(params):
+            logits, _ = apply(params, images, train=True, key=jax.random.key(2))
+            return jax.nn.logsumexp(logits, axis=1).sum()
+
+        return jax.jit(jax.grad(loss))
+
+    expected = gradient(net.apply)(params)
+    placed = jax.device_put(params, param_shardings(net, mesh))
+    found = gradient(apply_on(net, mesh))(placed)
+    for layer, parts in expected.items():
+        for part, value in parts.items():
+            scale = float(jnp.abs(value).max())
+            np.testing.assert_allclose(
+                found[layer][part], value, rtol=1e-5, atol=1e-5 * scale
+            )
+
+
+def test_each_tower_holds_half_of_every_kernel():
+    net = build("alexnet-paper", classes=10, image_size=67)
+    mesh = make_mesh(Mesh(devices=2, towers=True))
+    shapes = jax.eval_shape(net.init, jax.random.key(0))
+    for layer, parts in param_shardings(net, mesh).items():
+        kernel = shapes[layer]["kernel"].shape
+        shard = parts["kernel"].shard_shape(kernel)
+        if layer == "fc8":
+            assert shard == (kernel[0] // 2, kernel[1])
+        else:
+            assert shard == (*kernel[:-1], kernel[-1] // 2)
+
+
+@pytest.mark.parametrize(
+    "split", [Mesh(devices=4, towers=True), Mesh(devices=4, classifier=2)], ids=named
+)
+@pytest.mark.parametrize("how", [{"zero": True}, {"accumulate": 2}], ids=str)
+def test_splits_go_with_zero_and_accumulation(split, how):
+    still = Augment()  # accumulated parts have noise of their own
+    net = dataclasses.replace(
+        NET,
+        rows=tuple(r for r in NET.rows if "drop" not in r.name),
+        image_size=28,
+    )
+    state, losses = train(split, config=still, net=net, **how)
+    expected, expected_losses = train(Mesh(devices=1), config=still, net=net)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("net", "split", "message"),
+    [
+        (build("vgg-a"), Mesh(devices=2, towers=True), "vgg-a has one tower"),
+        (build("alexnet-owt"), Mesh(devices=2, towers=True), "has one tower"),
+        (
+            build("alexnet-paper", lrn_across_towers=True),
+            Mesh(devices=2, towers=True),
+            "norm1 crosses from tower to tower",
+        ),
+        (build("vgg-a", head="gap"), Mesh(classifier=2), "no hidden fully-connected"),
+        (build("vgg-a", head="dense"), Mesh(classifier=2), "no hidden fully-connected"),
+        (build("cifar-18pct"), Mesh(classifier=2), "no hidden fully-connected"),
+        (build("cifar-80sec"), Mesh(devices=3, classifier=3), "64 units do not divide"),
+        (build("alexnet-paper", towers="apart"), Mesh(classifier=2), "two towers"),
+    ],
+)
+def test_nets_that_cannot_be_split_so(net, split, message):
+    with pytest.raises(InputError, match=message):
+        apply_on(net, make_mesh(split))
+
+
+def test_towers_that_stay_apart():
+    """The program's net 150: nothing is exchanged before the logits."""
+    net = build("alexnet-paper", towers="apart", classes=10, image_size=67)
+    mesh = make_mesh(Mesh(devices=2, towers=True))
+    assert list(exchanged(net, mesh)) == ["fc8"]
+    params = net.init(jax.random.key(0))
+    images = 50 * jax.random.normal(jax.random.key(1), (2, 67, 67, 3))
+    expected, _ = net.apply(params, images, train=False)
+    placed = jax.device_put(params, param_shardings(net, mesh))
+    found, _ = apply_on(net, mesh)(placed, images, train=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_zero_splits_the_velocity():
+    steps = steps_on(Mesh(devices=4), zero=True)
+    state = steps.init(jax.random.key(0))
+    velocities = jax.tree.leaves(state.opt)
+    own = sum(v.addressable_shards[0].data.size for v in velocities)
+    assert own < 0.3 * sum(v.size for v in velocities)
+    for leaf in jax.tree.leaves(state.params):
+        assert leaf.sharding.is_fully_replicated
