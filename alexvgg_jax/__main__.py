@@ -137,12 +137,14 @@ class Ledger:
 
     def __call__(self) -> None:
         run: Run = self.recipe
-        devices = run.mesh.devices or 2
+        if run.accumulate > 1:
+            raise InputError("--accumulate: the ledger is that of a whole batch")
+        devices = run.mesh.devices or max(2, run.mesh.classifier)
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices)
         size = run.augment.crop or run.data.size
         switches: dict[str, Any] = {"image_size": size} | dict(run.model.switches)
-        net = build(run.model.name, **switches)
+        net = build(run.model.name, compute=run.model.compute, **switches)
         for given in (run.mesh, Mesh(devices)):
             mesh = make_mesh(given)
             with Console(stderr=True).status("compiling"):

@@ -265,6 +265,7 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="The 96 kernels of conv1 specialise by GPU: one learns "
         "colour-agnostic kernels, the other colour-specific ones.",
         published={"kernels": 96},
+        code="alexvgg_jax.report.draw_filters",
     ),
     Claim(
         tag="AlexNet Figure 4",

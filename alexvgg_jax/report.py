@@ -153,7 +153,7 @@ def show(figure: Mapping[str, float] | None) -> str:
 def draw_filters(
     kernel: Float[np.ndarray, "size size channels maps"], towers: int, path: Path
 ) -> None:
-    """AlexNet figure 3: what each first-layer kernel looks for, a panel a tower.
+    """AlexNet Figure 3: what each first-layer kernel looks for, a panel a tower.
 
     As the original program shows them (`shownet.py`), all on one scale from the least
     weight to the largest. Kernels of other than three channels are grey: their mean.

@@ -67,3 +67,21 @@ def test_without_the_compiler_of_tpus():
     assert ended.returncode == 1
     assert "pip install 'jax[tpu]'" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_communication(tmp_path):
+    """The script's tables and picture, from a small version of its measurements."""
+    script = str(EXPERIMENTS / "communication.py")
+    small = ("--batch", "2", "--nets", "alexnet-owt", "--images", "1")
+    small += ("--devices", "4", "--groups", "1", "2", "--out", str(tmp_path))
+    subprocess.run([sys.executable, script, *small], check=True, capture_output=True)
+    result = json.loads((tmp_path / "communication.json").read_text())
+    towers = result["towers"]["two towers"]
+    assert sum(row["bytes"] for row in towers) == 29_478_912 * 2 // 128
+    whole, shared = (
+        sum(row["bytes"] for row in rows)
+        for rows in result["classifier"]["alexnet-owt"]["4"].values()
+    )
+    assert shared < 0.6 * whole
+    assert "fc6" in (tmp_path / "communication.txt").read_text()
+    assert (tmp_path / "communication.png").exists()

@@ -51,6 +51,30 @@ def test_summary_of_training_memory():
     assert kept > again
 
 
+def test_the_ledger_of_towers_and_of_a_split_batch():
+    """AlexNet §3.2: the layers in which the GPUs communicate, and what that saves."""
+    small = ("--batch", "4", "--data.size", "67", "--augment.crop", "0")
+    printed = run("ledger", "alexnet-paper", "--mesh.towers", *small).stdout
+    towers, whole = (
+        [line.split() for line in table.splitlines() if line.strip()]
+        for table in printed.split("a training step on 4 images")[1:]
+    )
+    exchanged = [line[0] for line in towers if line[1:2] in (["forward"], ["backward"])]
+    assert exchanged == ["conv3", "fc6", "fc7", "fc8", "conv3", "fc6", "fc7"]
+    sums = [t[-1] for t in (towers, whole)]
+    assert sums[0][0] == sums[1][0] == "total"
+    received, least = (int(n.replace(",", "")) for n in sums[0][1:])
+    assert received == least < int(sums[1][1].replace(",", "")) / 100
+
+
+def test_filters_of_a_run(tmp_path):
+    small = ("--data.size", "16", "--epochs", "1", "--mesh.devices", "1")
+    folder, picture = str(tmp_path / "run"), tmp_path / "filters.png"
+    assert run("train", "digits", *small, "--out", folder).returncode == 0
+    assert str(picture) in run("filters", folder, "--out", str(picture)).stdout
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -68,6 +92,13 @@ def test_summary_of_training_memory():
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
         (("eval", "nowhere"), "nowhere: no run there"),
+        (("filters", "nowhere"), "nowhere: no run there"),
+        (("ledger", "vgg-a", "--mesh.towers"), "--mesh.towers: vgg-a has one tower"),
+        (("ledger", "vgg-a", "--batch", "3"), "--batch 3 does not divide"),
+        (("ledger", "digits", "--accumulate", "2"), "--accumulate"),
+        (("train", "digits", "--mesh.devices", "4097"), "--mesh.devices 4097"),
+        (("train", "digits", "--accumulate", "3"), "126 and 129 do"),
+        (("train", "digits", "--hosts", "2"), "all three"),
     ],
 )
 def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message):

@@ -126,12 +126,19 @@ def test_a_split_net_has_the_same_features(split, train):
             np.testing.assert_array_equal(split_features[name] == 0, expected == 0)
 
 
-def test_alexnet_itself_in_two_towers():
-    """AlexNet §3.2: the paper's net at a small image: gradients in one step."""
-    net = build("alexnet-paper", classes=10, image_size=67)
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("alexnet-paper", Mesh(devices=2, towers=True)),
+        ("alexnet-owt", Mesh(devices=2, classifier=2)),
+    ],
+)
+def test_alexnet_itself_has_the_same_gradients(name, split):
+    """AlexNet §3.2, and One weird trick, whose dropout stands before its layers."""
+    net = build(name, classes=10, image_size=67)
     params = net.init(jax.random.key(0))
     images = 50 * jax.random.normal(jax.random.key(1), (4, 67, 67, 3))
-    mesh = make_mesh(Mesh(devices=2, towers=True))
+    mesh = make_mesh(split)
 
     def gradient(apply):
         def loss(params):

@@ -1,6 +1,8 @@
 import io
 import json
 
+import matplotlib.image
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -53,6 +55,27 @@ def test_a_plot_is_drawn(tmp_path):
     path = tmp_path / "plot.png"
     report.plot_curves(curves, path, title="t", x="epochs", y="error", level=25.0)
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_filters_of_two_towers_are_two_panels(tmp_path):
+    """AlexNet Figure 3: "the kernels learned on GPU 1" and "on GPU 2"."""
+    kernel = np.zeros((11, 11, 3, 96), np.float32)
+    kernel[..., 0, :48] = 1.0  # red on GPU 1
+    path = tmp_path / "filters.png"
+    report.draw_filters(kernel, 2, path)
+    pixels = matplotlib.image.imread(path)[..., :3]
+    red = (pixels == [1, 0, 0]).all(axis=2)
+    black = (pixels == 0).all(axis=2)
+    middle = pixels.shape[1] // 2
+    assert red[:, :middle].sum() > 10_000 > 100 > red[:, middle:].sum()
+    assert black[:, middle:].sum() > 10_000
+
+
+def test_filters_are_tiles_in_their_order():
+    kernel = np.broadcast_to(np.arange(5.0), (2, 2, 3, 5))
+    page = report._tiles(kernel, 2)
+    assert page.shape == (8, 5, 3)
+    assert page[::3, ::3, 0].tolist() == [[0, 1], [2, 3], [4, 1]]
 
 
 def test_results_are_json_that_any_reader_takes(tmp_path):

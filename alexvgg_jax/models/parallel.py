@@ -174,12 +174,13 @@ Masks = dict[str, Array]  # dropout layer -> factors
 
 
 def _draw_masks(
-    net: Model, mesh: Mesh, axis: str, batch: int, key: PRNGKeyArray
+    net: Model, first: int, mesh: Mesh, axis: str, batch: int, key: PRNGKeyArray
 ) -> Masks:
-    """The masks of the net on one device; each device draws its part of them."""
+    """The masks of the net on one device, from its row `first` on; each device draws
+    its part of them."""
     masks = {}
     for place, row in enumerate(net.rows):
-        if isinstance(row, Dropout):
+        if isinstance(row, Dropout) and place >= first:
             shape = net.shapes()[row.name]
             factors = row(
                 jnp.ones((batch, *shape)), train=True, key=row_key(key, place)
@@ -256,7 +257,7 @@ def _in_towers(net: Model, mesh: Mesh) -> Apply:
     def apply(params, images, *, train, key=None):
         masks = {}
         if train and key is not None:
-            masks = _draw_masks(net, mesh, TOWER, len(images), key)
+            masks = _draw_masks(net, 0, mesh, TOWER, len(images), key)
 
         def compute(params, images, masks):
             own = replace(net, rows=_masked(tower, masks))
@@ -309,7 +310,7 @@ def _with_shared_classifier(net: Model, mesh: Mesh) -> Apply:
     def apply(params, images, *, train, key=None):
         masks = {}
         if train and key is not None:
-            masks = _draw_masks(net, mesh, MODEL, len(images), key)
+            masks = _draw_masks(net, first, mesh, MODEL, len(images), key)
 
         def compute(params, x, masks):
             with jax.named_scope(share[0].name):
