@@ -157,8 +157,8 @@ def least(net: Model, batch: int, mesh: Mesh) -> dict[tuple[str, bool], int]:
 def table(net: Model, batch: int, mesh: Mesh, ledger: Ledger) -> Table:
     """The ledger in bytes a device, beside what the net needs at least."""
     needed = least(net, batch, mesh)
-    axes = ", ".join(f"{name} {n}" for name, n in mesh.shape.items())
-    title = f"{net.name}, a training step on {batch} images, devices: {axes}"
+    axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
+    title = f"{net.name}, {batch} images a step, devices {axes}"
     drawn = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("layer", "pass", "collectives (devices)", "bytes", "at least"):
         right = heading in ("bytes", "at least")
