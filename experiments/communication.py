@@ -122,10 +122,10 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     net, rows = build("alexnet-paper"), result["towers"]["two towers"]
     shapes = net.shapes()
     layers = [r.name for r in net.rows if r.name.startswith(("conv", "fc"))]
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
     axes = figure.subplots()
     height = {"1": 1.0, "2": 0.0}
-    arrow = {"arrowstyle": "-|>", "shrinkA": 16, "shrinkB": 16}
+    arrow = {"arrowstyle": "-|>", "shrinkA": 27, "shrinkB": 27}
     for place, layer in enumerate(layers, start=1):
         crossing = total(rows, layer=layer, backward=False)
         back = total(rows, layer=layer, backward=True)
@@ -162,7 +162,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
             )
     for tower, y in height.items():
         axes.text(0, y, f"image\nGPU {tower}", ha="center", va="center", fontsize=8)
-    axes.set(xlim=(-0.5, len(layers) + 0.5), ylim=(-0.4, 1.4))
+    axes.set(xlim=(-0.5, len(layers) + 0.5), ylim=(-0.2, 1.2))
     axes.set_axis_off()
     axes.set_title(
         f"AlexNet in two towers, {result['batch']} images a step: each GPU receives "
