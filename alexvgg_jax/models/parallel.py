@@ -251,6 +251,7 @@ def _tower(net: Model) -> tuple[Layer, ...]:
 
 def _in_towers(net: Model, mesh: Mesh) -> Apply:
     tower, shapes = _tower(net), net.shapes()
+    specs = _specs(tower, TOWER)
     features = {row.name: _of_maps(shapes[row.name], TOWER) for row in net.rows}
     features[net.rows[-1].name] = P(DATA)
 
@@ -261,13 +262,13 @@ def _in_towers(net: Model, mesh: Mesh) -> Apply:
 
         def compute(params, images, masks):
             own = replace(net, rows=_masked(tower, masks))
-            return own.apply(params, images, train=train)
+            return own.apply(_of_own_images(params, specs), images, train=train)
 
         return jax.shard_map(
             compute,
             mesh=mesh,
             in_specs=(
-                _specs(tower, TOWER),
+                specs,
                 P(DATA),
                 {name: features[name] for name in masks},
             ),
@@ -275,6 +276,21 @@ def _in_towers(net: Model, mesh: Mesh) -> Apply:
         )(params, images, masks)
 
     return apply
+
+
+def _of_own_images(params: Params, specs: Specs) -> Params:
+    """The same parameters, whose gradients are those of a device's images: the backward
+    pass sums them over `data` here. (Those of the last bias where it is added.)"""
+    own = {}
+    for layer, parts in params.items():
+        with jax.named_scope(layer):  # by which the ledger knows whose sum it is
+            own[layer] = {
+                part: leaf
+                if specs[layer][part] == P()
+                else lax.pcast(leaf, DATA, to="varying")
+                for part, leaf in parts.items()
+            }
+    return own
 
 
 def _place_of_classifier(net: Model) -> int:
@@ -315,8 +331,11 @@ def _with_shared_classifier(net: Model, mesh: Mesh) -> Apply:
         def compute(params, x, masks):
             with jax.named_scope(share[0].name):
                 x = lax.all_gather(x, MODEL).reshape(-1, *x.shape[1:])
-            network = Network(_masked(share, masks), first)
-            return network.apply({"params": params}, x, train=train, key=None)
+            network, own = (
+                Network(_masked(share, masks), first),
+                _of_own_images(params, specs),
+            )
+            return network.apply({"params": own}, x, train=train, key=None)
 
         _, found = net.apply(params, images, train=train, key=key, until=seen)
         logits, found_here = jax.shard_map(
