@@ -103,7 +103,7 @@ def test_a_split_net_trains_as_on_one_device(split):
     chex.assert_trees_all_close(state.opt, expected.opt, rtol=1e-5, atol=1e-6)
 
 
-@each_split
+@pytest.mark.parametrize("split", SPLITS[1:3], ids=named)
 @pytest.mark.parametrize("train", [True, False])
 def test_a_split_net_has_the_same_features(split, train):
     mesh = make_mesh(split)
