@@ -86,6 +86,18 @@ def test_gradient_of_a_bias_in_double_precision():
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("add", [add_bias, add_bias_defined])
+def test_gradient_of_a_bias_in_bfloat16(add):
+    """AlexNet §5 biases: summed in float32, where bfloat16 stops at a tenth of it."""
+    y, bias = (
+        normal(*shape).astype(jnp.bfloat16) for shape in ((8, 55, 55, 96), (96,))
+    )
+    gradient = (0.3 + normal(*y.shape)).astype(jnp.bfloat16)
+    found = jax.jit(lambda y, b, g: jax.vjp(add, y, b)[1](g)[1])(y, bias, gradient)
+    expected = np.asarray(gradient, np.float64).sum(axis=(0, 1, 2))
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=0.01)
+
+
 @pytest.mark.parametrize("beta", [0.75, 0.5])
 @pytest.mark.parametrize(
     "window", [(1, 1, 1, 1, 5), (1, 1, 1, 1, 4), (1, 3, 3, 1, 1), (1, 4, 4, 1, 1)]
@@ -99,12 +111,20 @@ def test_response_normalisation(window, beta):
     assert_same(ours, definition, normal(2, 6, 5, 2, 8, scale=60), relative=1e-5)
 
 
-@pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 1), (3, 3), (4, 2)])
-@pytest.mark.parametrize("height, width", [(8, 8), (9, 7), (5, 6)])
+@pytest.mark.parametrize(
+    "size, stride, height, width",
+    [
+        (*window, *pixels)
+        for window in [(3, 2), (2, 2), (3, 1), (3, 3), (4, 2)]
+        for pixels in [(8, 8), (9, 7), (5, 6)]
+    ]
+    + [(2, 3, 8, 8), (12, 5, 22, 17)],  # pixels between windows; windows of 144
+)
 def test_pooling_with_ties(size, stride, height, width):
     """AlexNet §3.4: equal winners included, the first of them gets the gradient."""
     random = np.random.default_rng(0)
-    x = jnp.asarray(random.integers(0, 4, (2, height, width, 3)), jnp.float32)
+    # Negative, so that no padding wins.
+    x = jnp.asarray(random.integers(-4, 0, (2, height, width, 3)), jnp.float32)
     ours, definition = (
         functools.partial(f, size=size, stride=stride)
         for f in (max_pool, max_pool_defined)

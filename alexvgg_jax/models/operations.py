@@ -136,7 +136,11 @@ def add_bias(y: Array, bias: Array) -> Array:
 
 
 def add_bias_defined(y: Array, bias: Array) -> Array:
-    return y + jnp.expand_dims(bias, range(y.ndim - bias.ndim))
+    # In float32 at least, and so the gradient's sum: in bfloat16 one over a batch's
+    # pixels stops growing, at a tenth of its value.
+    exact = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
+    places = jnp.expand_dims(bias.astype(exact), range(y.ndim - bias.ndim))
+    return (y.astype(exact) + places).astype(y.dtype)
 
 
 @jax.custom_vjp
@@ -288,9 +292,10 @@ def _max_pool_forward(
 ) -> tuple[Array, Array]:
     taps = _taps(x, size, stride)
     (pooled,) = computed_once(functools.reduce(jnp.maximum, taps))
-    winner = jnp.full(pooled.shape, size**2, jnp.int8)
+    number = jnp.int8 if size**2 < 128 else jnp.int32
+    winner = jnp.full(pooled.shape, size**2, number)
     for place, tap in reversed(list(enumerate(taps))):
-        winner = jnp.where(tap == pooled, jnp.int8(place), winner)
+        winner = jnp.where(tap == pooled, number(place), winner)
     return pooled, winner
 
 
@@ -309,7 +314,10 @@ def _max_pool_backward(
 
     def phase(p: int, q: int) -> Array:
         taps = itertools.product(range(p, size, stride), range(q, size, stride))
-        return functools.reduce(jnp.add, (from_tap(i, j) for i, j in taps))
+        gradients = [from_tap(i, j) for i, j in taps]
+        if not gradients:  # pixels between the windows
+            return jnp.zeros_like(gradient[:, :rows, :columns])
+        return functools.reduce(jnp.add, gradients)
 
     phases = [
         jnp.stack([phase(p, q) for q in range(stride)], axis=3) for p in range(stride)
