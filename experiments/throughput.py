@@ -7,9 +7,11 @@ whole of it: uint8 images that are cropped and mirrored, loss, gradients, the up
 PyTorch's two memory layouts the faster one counts. The machine's peak is that of a
 product of two large matrices, in the same run.
 
-Then each layer with parameters is timed by itself, forward and backward. Their sum, the
-"products", is what a step would take if all else were free: it tells how far from the
-peak the convolutions and products are, and how much of the step the rest costs.
+Then each layer with parameters is timed by itself, in inference and in training. Their
+sum, the "products", is what a step would take if all else were free: how far from the
+peak the convolutions and products are, and how much of the step the rest costs. Memory
+is what the process takes beyond its imports; "planned" is what the compiler plans for
+the step's arrays, and the rest is the compiler's own.
 
 Nets of 32-pixel images also train for an epoch a round on real data from memory, as
 `train` does it: batches drawn, shipped as uint8, augmented on the device, metrics
@@ -43,7 +45,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexvgg_jax import loop, report
+from alexvgg_jax import loop, memory, report
 from alexvgg_jax.augment import Statistics, centre
 from alexvgg_jax.config import RECIPES, Augment, Mesh, Optim
 from alexvgg_jax.data.batches import Batch
@@ -64,6 +66,7 @@ BATCHES = {
     "cifar-11pct": 128,
 }
 KINDS = ("training", "gradient", "inference")
+PROFILED = ("training", "inference")
 ROUND_SECONDS = 0.3  # a round repeats its step for at least as long
 LOOP_EPOCHS = 2
 LOOP = "of the bare step's speed"
@@ -239,10 +242,11 @@ class Alone(nn.Module):
         return self.row(x, train=False, key=None)
 
 
-def layers_alone(name: str, batch: int, rounds: int) -> dict[str, float]:
-    """layer -> median seconds of its forward and backward pass by itself."""
+def layers_alone(name: str, batch: int, rounds: int) -> dict[str, dict[str, float]]:
+    """kind -> layer -> median seconds by itself: in inference its forward pass, in
+    training the backward pass too."""
     net, rng = build(name), np.random.default_rng(0)
-    found: dict[str, float] = {}
+    found: dict[str, dict[str, float]] = {"training": {}, "inference": {}}
     seen: Shape = net.input_shape
     for row in net.rows:
         given, seen = seen, net.shapes()[row.name]
@@ -255,24 +259,34 @@ def layers_alone(name: str, batch: int, rounds: int) -> dict[str, float]:
         layer = Alone(row)
         params = jax.jit(layer.init)(jax.random.key(0), x)
 
-        def passes(params, x, slope, layer=layer, first=not found):
+        def inference(params, x, _, layer=layer):
+            return layer.apply(params, x)
+
+        def training(params, x, slope, layer=layer, first=given == net.input_shape):
             if first:  # the image needs no gradient
                 y, backward = jax.vjp(lambda params: layer.apply(params, x), params)
             else:
                 y, backward = jax.vjp(layer.apply, params, x)
             return y, backward(slope)
 
-        step = jax.jit(passes, compiler_options=compiler_options())
-        arguments = (params, x, slope)
-        jax.block_until_ready(step(*arguments))
-        found[row.name] = statistics.median(
-            _seconds(functools.partial(_run, step, arguments), 1) for _ in range(rounds)
-        )
+        for passes in (training, inference):
+            step = jax.jit(passes, compiler_options=compiler_options())
+            run = functools.partial(_run, step, (params, x, slope))
+            run()
+            repeats = max(1, round(ROUND_SECONDS / 10 / _seconds(run, 1)))
+            found[passes.__name__][row.name] = statistics.median(
+                _seconds(run, repeats) for _ in range(rounds)
+            )
     return found
 
 
 def _run(step: Callable, arguments: tuple) -> None:
     jax.block_until_ready(step(*arguments))
+
+
+def planned_bytes(name: str, batch: int) -> int:
+    """What the compiler plans for the arrays of a training step."""
+    return memory.of_training(build(name), batch).total
 
 
 def through_the_loop(name: str, batch: int, data: str) -> dict[str, Any]:
@@ -353,11 +367,12 @@ def table(result: dict[str, Any]) -> Table:
     for heading in ("net", "batch", *(f"{k}\nimages/s" for k in KINDS), "of the\npeak"):
         drawn.add_column(heading, justify="left" if heading == "net" else "right")
     compared = any("torch" in row for row in result["nets"].values())
-    for heading in (*KINDS, "memory") if compared else ():
+    for heading in (*KINDS, "memory", "planned") if compared else ():
         drawn.add_column(f"{heading}\nto torch", justify="right")
-    drawn.add_column("products\nof a step", justify="right")
-    if compared:
-        drawn.add_column("products\nto torch", justify="right")
+    for kind in PROFILED:
+        drawn.add_column(f"products,\n{kind}", justify="right")
+        if compared:
+            drawn.add_column("alone,\nto torch", justify="right")
     drawn.add_column("loop", justify="right")
     for name, row in result["nets"].items():
         cells = [name, str(row["batch"])]
@@ -365,12 +380,15 @@ def table(result: dict[str, Any]) -> Table:
         cells.append(f"{row['fraction of the peak, training']:.2f}")
         if "torch" in row:
             cells += [f"{row['torch']['times as fast'][kind]:.2f}x" for kind in KINDS]
-            cells.append(f"{row['torch']['memory ratio']:.2f}")
-        products = sum(row["layers"].values()) / row["seconds"]["training"]
-        cells.append(f"{products:.2f}")
-        if "torch" in row:  # as fast as it were if nothing else took any time
-            most = row["torch"]["times as fast"]["training"] / products
-            cells.append(f"{most:.2f}x")
+            ratio = row["torch"]["memory ratio"]
+            planned = row["MB planned"] / row["MB of training"]
+            cells += [f"{ratio:.2f}", f"{ratio * planned:.2f}"]
+        for kind in PROFILED:
+            products = sum(row["layers"][kind].values()) / row["seconds"][kind]
+            cells.append(f"{products:.2f}")
+            if "torch" in row:  # as fast as it were if nothing else took any time
+                most = row["torch"]["times as fast"][kind] / products
+                cells.append(f"{most:.2f}x")
         if "loop" in row:
             cells.append(f"{row['loop'][LOOP]:.3f}")
         drawn.add_row(*cells)
@@ -410,12 +428,14 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
             arguments = (name, batch, given.rounds)
             result["nets"][name]["layers"] = pool.apply(layers_alone, arguments)
+            planned = pool.apply(planned_bytes, (name, batch))
+            result["nets"][name]["MB planned"] = planned / 1e6
             if name in RECIPES and build(name).image_size <= 32:
                 arguments = (name, batch, given.data)
                 result["nets"][name]["loop"] = pool.apply(through_the_loop, arguments)
     path = given.out / "throughput.json"
     report.write_json(result, path)
-    report.write_table(table(result), path.with_suffix(".txt"), width=140)
+    report.write_table(table(result), path.with_suffix(".txt"), width=170)
     print(path.with_suffix(".txt").read_text(encoding="utf-8"))
     print(f"wrote {path}, and beside it the table (.txt)")
 

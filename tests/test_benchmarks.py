@@ -33,7 +33,10 @@ def test_throughput(command_line, tmp_path):
     )
     row = result["nets"]["cifar-80sec"]
     assert row["seconds"].keys() == {"training", "gradient", "inference"}
-    assert list(row["layers"]) == ["conv1", "conv2", "conv3", "fc64", "fc10"]
+    for kind in ("training", "inference"):
+        layers = list(row["layers"][kind])
+        assert layers == ["conv1", "conv2", "conv3", "fc64", "fc10"]
+    assert row["MB planned"] > 0
     assert row["loop"]["data"] == "digits"
     assert row["MB of training"] > 0
     assert "cifar-80sec" in (tmp_path / "throughput.txt").read_text()
