@@ -1,6 +1,7 @@
-"""AlexNet and VGG on the command line: train, eval, summary, ledger, filters."""
+"""AlexNet and VGG on the command line: train, eval, summary, ledger, filters, report."""
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +167,22 @@ class Filters:
         print(f"wrote {self.out}")
 
 
+@dataclass(frozen=True)
+class Report:
+    """Render every claim, published and ours, from the experiments' JSON files."""
+
+    results: Path = Path("experiments/results")  # folder of the JSON files and plots
+    out: Path = Path("experiments/README.md")
+
+    def __call__(self) -> None:
+        if not self.results.is_dir():
+            raise InputError(f"--results {self.results}: no such folder")
+        results = report.read_all(self.results)
+        folder = Path(os.path.relpath(self.results, self.out.parent)).as_posix()
+        report.write_text(report.page(results, folder), self.out)
+        print(f"wrote {self.out}")
+
+
 def main() -> None:
     with short_usage():
         command = tyro.extras.subcommand_cli_from_dict(
@@ -175,6 +192,7 @@ def main() -> None:
                 "summary": Summary,
                 "ledger": Ledger,
                 "filters": Filters,
+                "report": Report,
             },
             prog="python -m alexvgg_jax",
             description=__doc__,

@@ -5,7 +5,7 @@ chain without its noise.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from alexvgg_jax.config import Augment
 from alexvgg_jax.errors import InputError
+
+Views = Literal["centre", "nine", "ten"]
 
 
 class Statistics(NamedTuple):
@@ -119,13 +121,42 @@ def augment(
     """What training sees: the noise that `config` switches on, minus the mean."""
     crop_key, mirror_key, colour_key = jax.random.split(key, 3)
     if config.crop:
-        images = random_crop(crop_key, images, config.crop)
+        images = (
+            random_crop(crop_key, images, config.crop)
+            if config.shift
+            else centre_crop(images, config.crop)
+        )
     if config.mirror:
         images = mirror(mirror_key, images)
     pixels = subtract_mean(images, stats.mean, config)
     if config.colour:
         pixels = pca_colour(colour_key, pixels, stats.components, config.colour)
     return pixels
+
+
+def views(
+    images: UInt8[Array, "batch height width 3"],
+    stats: Statistics,
+    config: Augment,
+    kind: Views,
+) -> Float[Array, "batch views rows columns 3"]:
+    """What a test that averages several views sees, the mean subtracted from each.
+
+    `ten` are the corners, the centre and their mirror images (AlexNet §6 ten crops),
+    `nine` a 3x3 grid of crops (`convdata_cifar.py`), `centre` the centre alone.
+    """
+    height, width = images.shape[1:3]
+    size = config.crop or min(height, width)
+    y, x = height - size, width - size
+    places = {
+        "centre": [(y // 2, x // 2)],
+        "nine": [(top, left) for top in (0, y // 2, y) for left in (0, x // 2, x)],
+        "ten": [(0, 0), (0, x), (y, 0), (y, x), (y // 2, x // 2)],
+    }[kind]
+    crops = [images[:, top : top + size, left : left + size] for top, left in places]
+    if kind == "ten":
+        crops += [crop[:, :, ::-1] for crop in crops]
+    return jnp.stack([subtract_mean(crop, stats.mean, config) for crop in crops], 1)
 
 
 def centre(

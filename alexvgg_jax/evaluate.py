@@ -1,11 +1,15 @@
-"""The error of a network on a whole set: every image counts exactly once."""
+"""The error of a network, or of several, on a whole set: every image counts once."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
 
 from alexvgg_jax.data.batches import Batch
+from alexvgg_jax.loss import cross_entropy, top_k_error
 from alexvgg_jax.step import Metrics
 
 
@@ -52,3 +56,18 @@ def evaluate(step: Callable[[Batch], Metrics], batches: Iterable[Batch]) -> Erro
     if last is not None:
         sums = add(sums, last)
     return mean(sums)
+
+
+def errors(
+    probabilities: Float[np.ndarray, "images classes"],
+    labels: Int[np.ndarray, " images"],
+) -> Errors:
+    """The errors of predicted probabilities: of one net, or the mean of several
+    (AlexNet §6 five nets)."""
+    log_p = jnp.log(jnp.maximum(probabilities, np.finfo(np.float32).tiny))
+    labels_ = jnp.asarray(labels)
+    return Errors(
+        float(cross_entropy(log_p, labels_).mean()),
+        100 * float(top_k_error(log_p, labels_, 1).mean()),
+        100 * float(top_k_error(log_p, labels_, 5).mean()),
+    )

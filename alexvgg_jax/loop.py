@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import Float, Int32
 from rich.console import Console
 
 from alexvgg_jax import config
 from alexvgg_jax import evaluate as evaluation
-from alexvgg_jax.augment import Statistics, statistics
+from alexvgg_jax.augment import Statistics, Views, statistics
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Run, from_settings
 from alexvgg_jax.data.batches import (
@@ -93,6 +94,7 @@ class Work:
 
 
 class Trained(NamedTuple):
+    work: Work
     history: list[Epoch]
     params: Params
 
@@ -203,7 +205,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
                     f"interrupted at step {position.step}; --resume goes on from there",
                     128 + signals[0],
                 )
-    return Trained(position.history, state.params)
+    return Trained(work, position.history, state.params)
 
 
 def _done(run: Run, history: list[Epoch]) -> bool:
@@ -310,6 +312,20 @@ def test(work: Work, params: Params) -> evaluation.Errors:
     return evaluation.evaluate(
         lambda batch: work.steps.eval(params, batch, work.stats), batches
     )
+
+
+def predict(
+    work: Work, params: Params, source: Source, kind: Views = "centre"
+) -> tuple[Float[np.ndarray, "images classes"], Int32[np.ndarray, " images"]]:
+    """The probabilities of every image of `source`, averaged over its views, and its
+    labels."""
+    parts, labels = [], []
+    for batch in eval_batches(source, work.run.batch):
+        rows = place(batch, work.mesh)
+        probabilities = work.steps.predict(params, rows, work.stats, kind)
+        parts.append(jax.device_get(probabilities)[batch.mask])
+        labels.append(np.asarray(batch.labels)[batch.mask])
+    return np.concatenate(parts), np.concatenate(labels)
 
 
 def evaluate_run(directory: Path) -> evaluation.Errors:

@@ -17,12 +17,26 @@ from typing import Any
 import jax
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from alexvgg_jax import paper
+from alexvgg_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+
+
+Value = dict[str, float]  # a mean, and its "deviation" over seeds or standard "error"
+Seeds = Sequence[dict[str, Any]]  # the figures of each seed of an arm
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an experiment found about one claim."""
+
+    published: dict[str, float]  # the claim's own figures
+    ours: dict[str, Value]  # the same figures where they can be measured, and others
+    verdict: str  # by the rule that the experiment's docstring states
 
 
 @dataclass(frozen=True)
@@ -30,24 +44,57 @@ class Result:
     """What an experiment found. Its JSON is the only source of every table and plot."""
 
     name: str  # of the experiment's file
-    claim: str  # tag of the row in paper.py
     command: str
-    commit: str
+    commit: str  # of the code that trained; more than one if it changed on the way
     machine: dict[str, Any]
     data: dict[str, Any]
     seeds: list[int]
     seconds: float  # of training, all arms and seeds
-    published: dict[str, float]  # the claim's own figures
-    ours: dict[str, dict[str, float]]  # the same figures: mean, deviation over seeds
+    findings: dict[str, Finding]  # tag of the row in paper.py -> what was found
     arms: dict[str, list[dict[str, Any]]]  # arm -> the figures of each seed
-    verdict: str  # by the rule that the experiment's docstring states
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> Value:
     """Mean, and the sample deviation if there is more than one value."""
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
     mean = {"mean": statistics.fmean(values)}
-    return mean if math.isnan(deviation) else mean | {"deviation": deviation}
+    return mean | {"deviation": statistics.stdev(values)} if len(values) > 1 else mean
+
+
+def difference(arm: Seeds, other: Seeds, figure: str) -> Value:
+    """How much higher `figure` is in `arm` than in `other`: the difference of the means
+    and, of two seeds or more, its standard error (unpaired)."""
+    values = [[seed[figure] for seed in seeds] for seeds in (arm, other)]
+    mean = {"mean": statistics.fmean(values[0]) - statistics.fmean(values[1])}
+    if min(map(len, values)) < 2:
+        return mean
+    return mean | {
+        "error": math.sqrt(sum(statistics.variance(v) / len(v) for v in values))
+    }
+
+
+def estimate(values: Sequence[float]) -> Value:
+    """Mean, and its standard error if there is more than one value."""
+    found = spread(values)
+    if "deviation" not in found:
+        return found
+    return {
+        "mean": found["mean"],
+        "error": found["deviation"] / math.sqrt(len(values)),
+    }
+
+
+def verdict(effect: Value, above: float = 0.0) -> str:
+    """The rule of every experiment: is the effect above that, by two standard errors?
+
+    Two of them are what one in twenty differences of three seeds by chance exceeds.
+    """
+    if "error" not in effect:
+        return "undecided: one seed has no standard error"
+    if effect["mean"] - 2 * effect["error"] > above:
+        return "reproduced"
+    if effect["mean"] + 2 * effect["error"] < above:
+        return "not reproduced"
+    return "undecided"
 
 
 def machine() -> dict[str, Any]:
@@ -100,12 +147,16 @@ def write(result: Result, path: Path) -> None:
 
 
 def write_json(data: Mapping[str, Any], path: Path) -> None:
+    """As `write_text`, of what JSON can hold."""
+    write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
     """Write a file, and the folders above it, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     try:
-        text = json.dumps(data, indent=1, ensure_ascii=False)
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
     except OSError:
         unfinished.unlink(missing_ok=True)
@@ -113,41 +164,68 @@ def write_json(data: Mapping[str, Any], path: Path) -> None:
 
 
 def read(path: Path) -> Result:
-    return Result(**json.loads(path.read_text(encoding="utf-8")))
+    """The result in a file. InputError if it holds none."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        findings = {t: Finding(**found) for t, found in fields["findings"].items()}
+        return Result(**{**fields, "findings": findings})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not an experiment's result: {error}") from None
 
 
-def table(result: Result) -> Table:
-    """Each of the claim's figures: published, ours, and the gap between them."""
-    claim, seeds = paper.claim(result.claim), len(result.seeds)
-    rows = Table(
-        title=f"{claim.tag}: {claim.sentence}",
-        caption=f"{result.data['set']}, {seeds} seed{'s' * (seeds > 1)}: "
-        f"{result.verdict}",
-    )
-    for heading in ("figure", "published", "ours", "gap"):
-        rows.add_column(heading, justify="left" if heading == "figure" else "right")
-    for figure, published in result.published.items():
-        ours = result.ours.get(figure)
-        gap = f"{ours['mean'] - published:+.2f}" if ours else "-"
-        rows.add_row(figure, f"{published:g}", show(ours), gap)
-    for figure, ours in result.ours.items():
-        if figure not in result.published:
-            rows.add_row(figure, "-", show(ours), "-")
+def read_all(folder: Path) -> dict[str, Result]:
+    """The results of experiments in a folder, by name; benchmarks have no findings."""
+    results = {}
+    for path in sorted(folder.glob("*.json")):
+        if "findings" in path.read_text(encoding="utf-8"):
+            results[path.stem] = read(path)
+    return results
+
+
+def tables(result: Result) -> Group:
+    """For each claim its figures: published, ours, and the gap between them."""
+    seeds = len(result.seeds)
+    drawn = []
+    for tag, finding in result.findings.items():
+        rows = Table(
+            title=f"{tag}: {paper.claim(tag).sentence}",
+            caption=f"{result.data['set']}, {seeds} seed{'s' * (seeds > 1)}: "
+            f"{finding.verdict}",
+        )
+        for heading in ("figure", "published", "ours", "gap"):
+            rows.add_column(heading, justify="left" if heading == "figure" else "right")
+        for cells in figures(finding):
+            rows.add_row(*cells)
+        drawn.append(rows)
+    return Group(*drawn)
+
+
+def figures(finding: Finding) -> list[tuple[str, str, str, str]]:
+    """(figure, published, ours, gap), the published ones first, `-` for what is not."""
+    rows = []
+    for name in finding.published | finding.ours:
+        published, ours = finding.published.get(name), finding.ours.get(name)
+        gap = "-"
+        if ours is not None and published is not None:
+            gap = f"{ours['mean'] - published:+.2f}"
+        theirs = "-" if published is None else f"{published:g}"
+        rows.append((name, theirs, show(ours), gap))
     return rows
 
 
-def write_table(drawn: Table, path: Path, width: int = 88) -> None:
+def write_table(drawn: RenderableType, path: Path, width: int = 88) -> None:
     """The table as a text file, so many characters wide."""
     with path.open("w", encoding="utf-8") as page:
         Console(file=page, width=width).print(drawn)
 
 
-def show(figure: Mapping[str, float] | None) -> str:
+def show(figure: Value | None) -> str:
     if figure is None:
-        return "not reached"
-    if "deviation" not in figure:
-        return f"{figure['mean']:.2f}"
-    return f"{figure['mean']:.2f} ± {figure['deviation']:.2f}"
+        return "-"
+    mean = f"{figure['mean']:.2f}"
+    if "error" in figure:
+        return f"{mean} ± {figure['error']:.2f} (s.e.)"
+    return f"{mean} ± {figure['deviation']:.2f}" if "deviation" in figure else mean
 
 
 def draw_filters(
@@ -226,3 +304,88 @@ def plot_curves(
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def plot_arms(
+    arms: Mapping[str, Seeds],
+    path: Path,
+    *,
+    title: str,
+    figure: str,
+    other: str | None = None,
+) -> None:
+    """A bar an arm as high as the mean of `figure`, a dot a seed; `other` beside it."""
+    from matplotlib.figure import Figure  # 0.5 s to import
+
+    shown = [figure] if other is None else [figure, other]
+    drawn = Figure(figsize=(max(6.4, 1.2 * len(arms) + 2), 4.4), layout="constrained")
+    axes = drawn.subplots()
+    width, values = 0.8 / len(shown), []
+    for number, name in enumerate(shown):
+        for place, seeds in enumerate(arms.values()):
+            found = [seed[name] for seed in seeds]
+            x = place + (number - (len(shown) - 1) / 2) * width
+            label = name if place == 0 and other else None
+            mean, colour = statistics.fmean(found), f"C{number}"
+            axes.bar(x, mean, width, color=colour, label=label, alpha=0.6)
+            axes.plot([x] * len(found), found, "k.", markersize=4)
+            values += found
+    low, span = min(values), np.ptp(values) + 0.5
+    axes.set(title=title, ylabel=figure if other is None else "%")
+    axes.set_ylim(max(0.0, low - 0.5 * span), low + 1.1 * span)
+    names = [name.replace(", ", ",\n") for name in arms]
+    axes.set_xticks(range(len(arms)), names, fontsize="small")
+    axes.spines[["top", "right"]].set_visible(False)
+    if other:
+        axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn.savefig(path, dpi=150)
+
+
+def page(results: Mapping[str, Result], folder: str) -> str:
+    """Every claim of both papers as Markdown: published, ours, the verdict; then what
+    each experiment measured. `results` are those of the experiments by name, whose
+    plots are in `folder`, as the page links to it."""
+    found = {tag: result for result in results.values() for tag in result.findings}
+    lines = [
+        "# Every claim, and what we measured",
+        "",
+        "Rendered by `python -m alexvgg_jax report` from the JSON files in "
+        f"`{folder}/`. Published figures are those of the papers, on ImageNet unless "
+        "their name says otherwise; ours are those of the data set that is named.",
+        "",
+        "| claim | | verdict | seconds |",
+        "|---|---|---|---|",
+    ]
+    for claim in paper.CLAIMS:
+        verdict, seconds = _unmeasured(claim), ""
+        if claim.tag in found:
+            result = found[claim.tag]
+            verdict = f"[{result.findings[claim.tag].verdict}](#{result.name})"
+            seconds = f"{result.seconds:,.0f}"
+        lines.append(f"| {claim.tag} | {claim.sentence} | {verdict} | {seconds} |")
+    for result in results.values():
+        lines += _section(result, folder)
+    return "\n".join(lines) + "\n"
+
+
+def _unmeasured(claim: paper.Claim) -> str:
+    if claim.experiment:
+        return f"not run: `python experiments/{claim.experiment}`"
+    return "no experiment; its code is tested" if claim.code else "not tested"
+
+
+def _section(result: Result, folder: str) -> list[str]:
+    lines = ["", f"## {result.name}", "", f"    {result.command}", ""]
+    lines += [
+        f"{result.data['set']}, {len(result.seeds)} seeds, {result.seconds:,.0f} s of "
+        f"training on {result.machine['processor']}, {result.machine['devices']}; "
+        f"commit {result.commit[:12]}.",
+        "",
+        f"![{result.name}]({folder}/{result.name}.png)",
+    ]
+    for tag, finding in result.findings.items():
+        lines += ["", f"**{tag}**: {finding.verdict}", ""]
+        lines += ["| figure | published | ours | gap |", "|---|---:|---:|---:|"]
+        lines += ["| " + " | ".join(cells) + " |" for cells in figures(finding)]
+    return lines

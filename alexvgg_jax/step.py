@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from alexvgg_jax.augment import Statistics, augment, centre
+from alexvgg_jax.augment import Statistics, Views, augment, centre, views
 from alexvgg_jax.config import Augment
 from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.loss import cross_entropy, top_k_error
@@ -143,10 +143,27 @@ def eval_step(
     return measure(logits, batch)
 
 
+def predict_step(
+    params: Params,
+    batch: Batch,
+    stats: Statistics,
+    kind: Views,
+    *,
+    apply: Apply,
+    config: Augment,
+) -> Float[Array, "batch classes"]:
+    """AlexNet §6 ten crops: each image's probabilities, averaged over its views."""
+    seen = views(jnp.asarray(batch.images), stats, config, kind)
+    logits, _ = apply(params, seen.reshape(-1, *seen.shape[2:]), train=False)
+    shape = (*seen.shape[:2], logits.shape[-1])
+    return jax.nn.softmax(logits).reshape(shape).mean(axis=1)
+
+
 class Steps(NamedTuple):
     init: Callable[..., State]  # (key)
     train: Callable[..., tuple[State, Metrics]]  # (state, batch, stats, rate, key)
     eval: Callable[..., Metrics]  # (params, batch, stats)
+    predict: Callable[..., Array]  # (params, batch, stats, views) -> probabilities
 
 
 CPU_OPTIONS = {
@@ -182,7 +199,7 @@ def compile_steps(
     accumulate: int = 1,
     zero: bool = False,
 ) -> Steps:
-    """The three functions jitted: batches split over the devices, parameters as the
+    """The functions jitted: batches split over the devices, parameters as the
     mesh splits the net, the old state's memory given to the new one.
 
     With `zero` the optimizer's state is split over `data`, and so is its work (ZeRO-1).
@@ -213,6 +230,12 @@ def compile_steps(
         ),
         eval=jit(
             functools.partial(eval_step, apply=apply, config=config),
+            in_shardings=(state.params, split, whole),
+            out_shardings=whole,
+        ),
+        predict=jit(
+            functools.partial(predict_step, apply=apply, config=config),
+            static_argnums=3,
             in_shardings=(state.params, split, whole),
             out_shardings=whole,
         ),

@@ -1,101 +1,239 @@
 """What every experiment shares: options, the runs of its arms, the result's files."""
 
-from collections.abc import Callable
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import tyro
 from rich.console import Console
 
-from alexvgg_jax import loop, paper, report
-from alexvgg_jax.config import Data, Mesh, Run
+from alexvgg_jax import evaluate, loop, paper, report
+from alexvgg_jax.augment import Views
+from alexvgg_jax.config import RECIPES, Data, Mesh, Run
 from alexvgg_jax.data.sources import open_source
-from alexvgg_jax.errors import InputError, short_usage
+from alexvgg_jax.errors import Diverged, InputError, short_usage
+from alexvgg_jax.report import Seeds
+
+T = TypeVar("T")
+Draw = Callable[[report.Result, Path], None]
+
+DIGITS_EPOCHS = 60  # an epoch of so few is 11 steps
+
+_, SMALL = RECIPES["alexnet-small"]  # the net of AlexNet's experiments
+TEST, TOP5, TRAINING = "test error, %", "top-5 test error, %", "training error, %"
+GAP = "test error above training error, points"
+MORE_VIEWS: dict[Views, str] = {
+    "nine": "test error of nine views, %",
+    "ten": "test error of ten views, %",
+}
 
 
 @dataclass(frozen=True)
 class Options:
     data: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     seeds: int = 3  # runs of each arm
-    epochs: int = 30  # most passes over the training set
+    epochs: int = (
+        0  # passes over the training set, schedules scaled; 0 for the net's own
+    )
     out: Path = Path("results")  # folder for the JSON, the plot and the runs
-    resume: bool = False  # go on with an experiment that was cut short
+    resume: bool = False  # go on with an experiment, or render it from its runs again
     devices: int = 0  # how many devices share a batch; 0 for all
 
 
-def options(documentation: str | None, defaults: Options) -> Options:
+def options(documentation: str | None, defaults: T) -> T:
     """The options on the command line; `documentation` heads the --help."""
     with short_usage():
         given = tyro.cli(
-            Options,
+            type(defaults),
             default=defaults,
             description=documentation,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    if given.seeds < 1:
-        raise InputError(f"--seeds {given.seeds}: at least 1")
     return given
 
 
+def switched(run: Run, **switches: bool | int | float | str) -> Run:
+    """The run with other switches of its net."""
+    model = replace(run.model, switches={**run.model.switches, **switches})
+    return replace(run, model=model)
+
+
+def scaled(run: Run, epochs: int) -> Run:
+    """The run with all phases of its schedule longer or shorter by one factor, or as it
+    is for 0 epochs."""
+    epochs = epochs or run.epochs
+    drops = tuple(drop * epochs / run.epochs for drop in run.optim.drop_epochs)
+    return replace(run, epochs=epochs, optim=replace(run.optim, drop_epochs=drops))
+
+
 class Experiment:
-    """The runs of one experiment, each in a folder of its own, and their result."""
+    """The runs of one experiment and their result.
+
+    A run's folder is named after its settings, so that experiments with an arm in
+    common train it once, and one that was cut short goes on where it was.
+    """
 
     def __init__(self, name: str, given: Options):
-        self._name, self._given = name, given
+        for flag, value, least in (
+            ("--seeds", given.seeds, 1),
+            ("--epochs", given.epochs, 0),
+        ):
+            if value < least:
+                raise InputError(f"{flag} {value}: at least {least}")
+        if given.data == "digits" and not given.epochs:
+            given = replace(given, epochs=DIGITS_EPOCHS)
+        self.name, self.given = name, given
         self.commit = report.commit()  # before anyone edits while it runs
-        self._runs = given.out / "runs" / f"{name}-{Path(given.data).name}"
-        if not given.resume and self._runs.exists():
+        self._runs = given.out / "runs"
+        self._path = given.out / f"{name}.json"
+        if not given.resume and self._path.exists():
             raise InputError(
-                f"{self._runs} holds an earlier experiment: --resume goes on with it, "
-                "another --out starts anew"
+                f"{self._path} holds an earlier result: --resume goes on with its "
+                "runs, another --out starts anew"
             )
         # Seeds and rates are arguments of one program, which is compiled once.
-        jax.config.update("jax_compilation_cache_dir", str(given.out / "runs/compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(self._runs / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        self._seconds: dict[Path, float] = {}
+        self._trained: dict[Path, float] = {}  # folder -> seconds
 
-    def train(self, arm: str, run: Run) -> list[loop.Epoch]:
-        """The history of `run`, from its newest checkpoint if it has one."""
-        data = replace(run.data, name=self._given.data)
-        run = replace(run, data=data, mesh=Mesh(self._given.devices))
-        directory = self._runs / arm / f"seed{run.seed}"
+    def train(self, arm: str, run: Run) -> loop.Trained:
+        """`run` on the experiment's data, from its newest checkpoint if it has one."""
+        data = replace(run.data, name=self.given.data)
+        run = replace(run, data=data, mesh=Mesh(self.given.devices))
+        directory = self._folder(run) / f"seed{run.seed}"
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
         started = (directory / "run.json").exists()
-        history = loop.train(run, directory, resume=started).history
-        self._seconds[directory] = sum(epoch.seconds for epoch in history)
-        return history
+        if not started:
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / "commit").write_text(self.commit)
+        trained = loop.train(run, directory, resume=started)
+        history = trained.history[: run.epochs]  # an earlier one can have gone further
+        self._trained[directory] = sum(epoch.seconds for epoch in history)
+        return trained._replace(history=history)
+
+    def _folder(self, run: Run) -> Path:
+        kept = dataclasses.asdict(run)
+        for name in (*loop.MAY_CHANGE, "seed"):
+            del kept[name]
+        settings = json.dumps(kept, sort_keys=True).encode()
+        digest = hashlib.sha256(settings).hexdigest()[:8]
+        return self._runs / f"{run.model.name}-{Path(run.data.name).name}-{digest}"
+
+    def arms(
+        self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
+    ) -> dict[str, list[dict[str, Any]]]:
+        """arm -> what each seed measures, its schedule scaled to --epochs.
+
+        A net that diverges counts with the errors of chance.
+        """
+        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
+        for seed in range(self.given.seeds):
+            for arm, run in runs.items():
+                run = scaled(replace(run, seed=seed), self.given.epochs)
+                try:
+                    measured = measure(self.train(arm, run), views)
+                except Diverged:
+                    measured = self._chance(views)
+                found[arm].append({"seed": seed} | measured)
+        return found
+
+    def _chance(self, views: tuple[Views, ...]) -> dict[str, Any]:
+        classes = len(open_source(Data(self.given.data), "train").classes)
+        top1, top5 = (100 - 100 * min(k / classes, 1) for k in (1, 5))
+        names = (TEST, TRAINING, *(MORE_VIEWS[kind] for kind in views))
+        errors = dict.fromkeys(names, top1) | {TOP5: top5, GAP: 0.0}
+        return (
+            errors
+            | {"diverged": True, "seconds": 0.0}
+            | {
+                "curve": [],
+                "training curve": [],
+            }
+        )
 
     def finish(
         self,
-        claim: paper.Claim,
-        arms: dict[str, list[dict[str, Any]]],
-        ours: dict[str, Any],
-        verdict: str,
-        draw: Callable[[report.Result, Path], None],
+        findings: Mapping[str, tuple[dict[str, report.Value], str]],
+        arms: Mapping[str, Seeds],
+        draw: Draw,
     ) -> None:
-        """Write the result's JSON, its table and its plot; print the table."""
-        data = Data(self._given.data)
+        """Write the JSON, the tables and the plot, and print the tables.
+
+        `findings` are our figures and the verdict of each claim's tag.
+        """
+        data = Data(self.given.data)
         train, test = open_source(data, "train"), open_source(data, "test")
+        commits = {(folder / "commit").read_text() for folder in self._trained}
         result = report.Result(
-            name=self._name,
-            claim=claim.tag,
+            name=self.name,
             command=report.command(),
-            commit=self.commit,
+            commit=", ".join(sorted(commits)),
             machine=report.machine(),
             data={"set": train.about, "train": train.count, "test": test.count},
-            seeds=list(range(self._given.seeds)),
-            seconds=round(sum(self._seconds.values()), 1),
-            published=dict(claim.published),
-            ours=ours,
-            arms=arms,
-            verdict=verdict,
+            seeds=list(range(self.given.seeds)),
+            seconds=round(sum(self._trained.values()), 1),
+            findings={
+                tag: report.Finding(dict(paper.claim(tag).published), ours, verdict)
+                for tag, (ours, verdict) in findings.items()
+            },
+            arms={arm: list(seeds) for arm, seeds in arms.items()},
         )
-        path = self._given.out / f"{self._name}.json"
-        report.write(result, path)
-        result = report.read(path)  # what is drawn is what was written
-        report.write_table(report.table(result), path.with_suffix(".txt"))
-        draw(result, path.with_suffix(".png"))
-        Console().print(report.table(result))
-        print(f"wrote {path}, and beside it the table (.txt) and the plot (.png)")
+        report.write(result, self._path)
+        result = report.read(self._path)  # what is drawn is what was written
+        report.write_table(report.tables(result), self._path.with_suffix(".txt"))
+        draw(result, self._path.with_suffix(".png"))
+        Console().print(report.tables(result))
+        print(f"wrote {self._path}, and beside it the table (.txt) and the plot (.png)")
+
+
+def measure(trained: loop.Trained, views: tuple[Views, ...] = ()) -> dict[str, Any]:
+    """The figures of one seed: errors at the end, with all units and without noise on
+    both sets, and the test error after each epoch."""
+    work, history = trained.work, trained.history
+    last = history[-1]
+    training = evaluate.errors(*loop.predict(work, trained.params, work.source)).top1
+    figures = {
+        TEST: last.test_error,
+        TOP5: last.test_top5,
+        TRAINING: training,
+        GAP: last.test_error - training,
+        "seconds": sum(epoch.seconds for epoch in history),
+        "curve": [[float(epoch.epoch), epoch.test_error] for epoch in history],
+        "training curve": [[e.epoch - 0.5, e.train_error] for e in history],
+    }
+    for kind in views:
+        predicted = loop.predict(work, trained.params, work.test_source, kind)
+        figures[MORE_VIEWS[kind]] = evaluate.errors(*predicted).top1
+    return figures
+
+
+def each(arms: Mapping[str, Seeds], figure: str) -> dict[str, report.Value]:
+    """The figure of every arm: mean and deviation over its seeds."""
+    return {
+        f"{figure[:-3]}, {arm}, %": report.spread([seed[figure] for seed in seeds])
+        for arm, seeds in arms.items()
+    }
+
+
+def worst(*verdicts: str) -> str:
+    """Of claims that have several parts: the weakest of them."""
+    order = ("not reproduced", "undecided", "reproduced")
+    return min(verdicts, key=lambda found: order.index(found.split(":")[0]))
+
+
+def bars(
+    figure: str, other: str | None = None
+) -> Callable[[report.Result, Path], None]:
+    """What draws a bar an arm, under the verdicts of the result."""
+
+    def draw(result: report.Result, path: Path) -> None:
+        verdicts = (f"{tag}: {found.verdict}" for tag, found in result.findings.items())
+        title = "\n".join([*verdicts, result.data["set"]])
+        report.plot_arms(result.arms, path, title=title, figure=figure, other=other)
+
+    return draw

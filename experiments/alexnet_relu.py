@@ -23,12 +23,19 @@ from typing import Any
 
 from _arms import Experiment, Options, options
 
-from alexvgg_jax import paper
 from alexvgg_jax.config import Data, Model, Optim, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, one_line
 from alexvgg_jax.loop import Epoch
-from alexvgg_jax.report import Curve, Result, plot_curves, spread
+from alexvgg_jax.report import (
+    Curve,
+    Result,
+    Value,
+    estimate,
+    plot_curves,
+    spread,
+    verdict,
+)
 
 FIGURE = "speed-up to 25% training error, times"
 TARGET = 25.0  # % training error
@@ -69,10 +76,9 @@ def search(experiment: Experiment, activation: str, given: Options) -> list[Figu
     for rate in RATES[activation]:
         run = net(activation, rate, min(SEARCH_EPOCHS, given.epochs))
         try:
-            history = experiment.train(f"{activation}, rate {rate:g}", run)
+            history = experiment.train(f"{activation}, rate {rate:g}", run).history
         except Diverged:
             history = []
-        history = history[:SEARCH_EPOCHS]  # a resumed run can have gone further
         error = history[-1].train_error if history else 100.0  # diverged
         reached = epochs_to_target(curve(history, 100.0))
         tried.append({"seed": 0, "rate": rate, "epochs": reached, "error": error})
@@ -83,34 +89,35 @@ def is_lower_bound(tanh: list[Figures]) -> bool:
     return any(seed["epochs"] is None for seed in tanh)
 
 
-def verdict(ratio: dict[str, float] | None, seeds: int, lower_bound: bool) -> str:
+def judge(ratio: Value | None, lower_bound: bool) -> str:
+    """The rule above."""
     if ratio is None:
         return "undecided: a ReLU net did not reach 25%"
-    if seeds < 2:
-        return "undecided: one seed has no standard error"
-    error = ratio["deviation"] / math.sqrt(seeds)
-    if ratio["mean"] - 2 * error > 2:
-        more = "; a lower bound, for tanh was stopped before it reached 25%"
-        return "reproduced" + more * lower_bound
+    found = verdict(ratio, above=2.0)
+    if found == "reproduced" and lower_bound:
+        return f"{found}; a lower bound, for tanh was stopped before it reached 25%"
     if lower_bound:
         return "undecided: tanh was stopped before it reached 25%"
-    return "not reproduced" if ratio["mean"] + 2 * error < 2 else "undecided"
+    return found
 
 
-def compare(arms: dict[str, list[Figures]], epochs: int) -> dict[str, dict[str, float]]:
+def compare(arms: dict[str, list[Figures]], epochs: int) -> dict[str, Value]:
     """The published figure, if every ReLU net gives one, and the epochs behind it."""
     relu = [seed["epochs"] for seed in arms["relu"]]
     tanh = [seed["epochs"] or epochs - 0.5 for seed in arms["tanh"]]
     if None in relu:
         return {}
-    ratios = [t / r for t, r in zip(tanh, relu, strict=True)]
-    figures = {FIGURE: ratios, "epochs of ReLU": relu, "epochs of tanh": tanh}
-    return {name: spread(values) for name, values in figures.items()}
+    return {
+        FIGURE: estimate([t / r for t, r in zip(tanh, relu, strict=True)]),
+        "epochs of ReLU": spread(relu),
+        "epochs of tanh": spread(tanh),
+    }
 
 
 def draw(result: Result, path: Path) -> None:
     """Figure 1 of the paper, of our nets."""
-    ratio = result.ours.get(FIGURE)
+    (finding,) = result.findings.values()
+    ratio = finding.ours.get(FIGURE)
     least = "at least " * is_lower_bound(result.arms["tanh"])
     found = f"{least}{ratio['mean']:.1f} times" if ratio else "unknown times"
     plot_curves(
@@ -128,7 +135,7 @@ def draw(result: Result, path: Path) -> None:
 
 
 def main() -> None:
-    given = options(__doc__, Options())
+    given = options(__doc__, Options(epochs=30))
     experiment = Experiment("alexnet_relu", given)
     classes = len(open_source(Data(given.data), "train").classes)
     arms: dict[str, list[Figures]] = {}
@@ -139,14 +146,14 @@ def main() -> None:
         arms[activation], arms[f"{activation}, search"] = [], tried
         for seed in range(given.seeds):
             arm = f"{activation}, rate {rate:g}"
-            history = experiment.train(arm, replace(run, seed=seed))
+            history = experiment.train(arm, replace(run, seed=seed)).history
             points = curve(history, 100 - 100 / classes)
             reached = epochs_to_target(points)
             figures = {"seed": seed, "rate": rate, "epochs": reached, "curve": points}
             arms[activation].append(figures)
     ours = compare(arms, given.epochs)
-    found = verdict(ours.get(FIGURE), given.seeds, is_lower_bound(arms["tanh"]))
-    experiment.finish(paper.claim("AlexNet §3.1"), arms, ours, found, draw)
+    found = judge(ours.get(FIGURE), is_lower_bound(arms["tanh"]))
+    experiment.finish({"AlexNet §3.1": (ours, found)}, arms, draw)
 
 
 if __name__ == "__main__":

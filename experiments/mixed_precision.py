@@ -45,7 +45,7 @@ def main() -> None:
         arms[compute] = []
         for seed in range(given.seeds):
             run = replace(recipe, model=model, epochs=given.epochs, seed=seed)
-            history = experiment.train(compute, run)
+            history = experiment.train(compute, run).history
             arms[compute].append(
                 {
                     "seed": seed,

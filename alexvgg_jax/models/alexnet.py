@@ -46,6 +46,9 @@ class AlexNet:
     Paper and program (`layers-145.cfg`) disagree: the program normalises layer 1 before
     the ReLU, divides alpha by n, adds a normalisation over 5x5 pixels in layer 2, and
     draws conv3, conv4 and conv5 from N(0, 0.03^2). `alexnet-source` is the program.
+    `alexnet-small` is the paper's net for images of 32 pixels, on which the experiments
+    try its claims: a quarter of the kernels and units, 5x5/2 windows in conv1, and
+    wider deviations, for N(0, 0.01^2) into layers so narrow learns nothing at first.
 
     AlexNet §3.2: the `towers` are joined as in the paper; apart until fc8 (the
     program's net 150, its fc7 inferred); half, one GPU with half the kernels except in
@@ -57,6 +60,9 @@ class AlexNet:
 
     classes: int = 1000
     image_size: int = 224
+    width: float = 1.0  # times the kernels and units of every layer
+    classifier: float = 1.0  # times the units of fc6 and fc7 once more
+    conv1: Literal["11/4", "5/2"] = "11/4"  # size/stride
     activation: Literal["relu", "tanh"] = "relu"
     layer1: Order = "act norm pool"  # what follows conv1, "act pool" for no norm
     layer2: Order = "act norm pool"  # what follows conv2
@@ -81,16 +87,27 @@ class AlexNet:
                 f"without {self.without}: not with pooling 2/2, whose map sizes need "
                 "the padding of that layer"
             )
-        if self.lrn_k <= 0:
-            raise InputError(f"lrn_k {self.lrn_k}: above 0")
+        for name in ("lrn_k", "width", "classifier"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"{name} {getattr(self, name)}: above 0")
 
     def layers(self) -> tuple[Layer, ...]:
         one, hidden, middle = self.one, self.hidden_init, self.middle_init
-        pad2, pad5 = (2, 1) if self.pooling == "3/2" else (1, 0)
+        # Net 147's padding gives pooling of 2/2 the map sizes of 3/2, and conv1's 3
+        # pixels make those the same for either: 28 -> 16, 8, 4, 2.
+        small = self.conv1 == "5/2"
+        pad2, pad5 = (2, 1) if small or self.pooling == "3/2" else (1, 0)
         features, groups = zip(*TOWERS[self.towers], strict=True)
+        scales = [self.width] * 5 + [self.width * self.classifier] * 2
+        features = [
+            max(2, 2 * round(scale * n / 2))
+            for scale, n in zip(scales, features, strict=True)
+        ]
+        size1, stride1 = map(int, self.conv1.split("/"))
+        pad1 = 3 if small else 0
         ceil = not self.clip_windows
         rows = (
-            Conv("conv1", features[0], 11, stride=4, ceil=ceil),
+            Conv("conv1", features[0], size1, stride1, pad1, ceil=ceil),
             *self._behind("1", self.layer1),
             Conv("conv2", features[1], 5, 1, pad2, groups[1], bias=one),
             *self._behind("2", self.layer2),
@@ -186,6 +203,14 @@ CAFFE = AlexNet(
 
 VARIANTS = {
     "alexnet-paper": AlexNet(),
+    "alexnet-small": AlexNet(
+        classes=10,
+        image_size=28,
+        width=0.25,
+        conv1="5/2",
+        middle_init=0.06,
+        hidden_init=0.04,
+    ),
     "alexnet-source": AlexNet(
         layer1="norm pool act",
         layer2="act norm spatial pool",

@@ -33,9 +33,10 @@ class FiveLayers:
 class FourLayers:
     """cuda-convnet 19pct: `layers-19pct.cfg`, three convolutions and one softmax.
 
-    (32, 32, 3) -> (classes,). AlexNet §3.1: the net of figure 1 has four layers too,
-    which the paper does not print; it is taken for this one. cuda-convnet 18pct: `lrn`
-    normalises over 3x3 pixels behind pool1 and pool2 (`layers-18pct.cfg`).
+    (32, 32, 3) -> (classes,); cuda-convnet 19pct translations: 24 pixels. AlexNet §3.1:
+    the net of figure 1 has four layers too, which the paper does not print; it is taken
+    for this one. cuda-convnet 18pct: `lrn` normalises over 3x3 pixels behind pool1 and
+    pool2 (`layers-18pct.cfg`).
     """
 
     classes: int = 10

@@ -1,0 +1,53 @@
+"""One weird trick batch: k times the batch wants k times the rate, not its square root.
+
+`alexnet-small` with batches of 128 to 1024, the learning rate multiplied by k, or by
+its square root, which keeps the variance of an update. A net that diverges counts with
+the error of chance.
+
+Verdict: reproduced if the test error at 1024 is higher with the square root than with k
+by more than two standard errors, not reproduced if lower by as much, undecided between.
+
+    python experiments/alexnet_batch.py                 # digits
+    python experiments/alexnet_batch.py --data cifar10
+"""
+
+from dataclasses import replace
+
+from _arms import SMALL, TEST, TRAINING, Experiment, Options, bars, each, options
+
+from alexvgg_jax.config import Run
+from alexvgg_jax.errors import one_line
+from alexvgg_jax.report import difference, verdict
+
+
+def batched(k: int, power: float) -> Run:
+    optim = replace(SMALL.optim, rate=SMALL.optim.rate * k**power)
+    return replace(SMALL, batch=k * SMALL.batch, optim=optim)
+
+
+RULES = {"linear": 1.0, "root": 0.5}
+ARMS = {f"{SMALL.batch}": SMALL} | {
+    f"{k * SMALL.batch}, {rule}": batched(k, power)
+    for k in (2, 4, 8)
+    for rule, power in RULES.items()
+}
+
+
+def main() -> None:
+    experiment = Experiment("alexnet_batch", options(__doc__, Options()))
+    arms = experiment.arms(ARMS)
+    ours = {
+        f"{rule} at {batch} against {SMALL.batch}, points": difference(
+            arms[f"{batch}, {rule}"], arms[f"{SMALL.batch}"], TEST
+        )
+        for batch in (256, 512, 1024)
+        for rule in RULES
+    }
+    ours |= {**each(arms, TEST), **each(arms, TRAINING)}
+    found = verdict(difference(arms["1024, root"], arms["1024, linear"], TEST))
+    experiment.finish({"One weird trick batch": (ours, found)}, arms, bars(TEST))
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

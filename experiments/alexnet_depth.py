@@ -1,0 +1,49 @@
+"""AlexNet §7: depth matters; a net without any one middle layer has higher errors.
+
+`alexnet-small`, and the same net without each of conv2 to conv5, fc6 and fc7 in turn:
+the layer and its activation go, and what normalises it; pooling stays. The published
+figure, about 2 points, is compared with the mean over the six.
+
+Verdict: reproduced if the test error of every one of the six is higher than that of the
+whole net by more than two standard errors, not reproduced if that of any is lower by as
+much, undecided between.
+
+    python experiments/alexnet_depth.py                 # digits
+    python experiments/alexnet_depth.py --data cifar10
+"""
+
+from _arms import SMALL, TEST, Experiment, Options, bars, each, options, switched, worst
+
+from alexvgg_jax.errors import one_line
+from alexvgg_jax.report import difference, verdict
+
+WHOLE = "whole"
+LAYERS = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+ARMS = {WHOLE: SMALL} | {
+    f"without {layer}": switched(SMALL, without=layer) for layer in LAYERS
+}
+
+
+def main() -> None:
+    experiment = Experiment("alexnet_depth", options(__doc__, Options()))
+    arms = experiment.arms(ARMS)
+    shallower = {arm: seeds for arm, seeds in arms.items() if arm != WHOLE}
+    lost = {
+        f"{arm}, points": difference(seeds, arms[WHOLE], TEST)
+        for arm, seeds in shallower.items()
+    }
+    together = [seed for seeds in shallower.values() for seed in seeds]
+    ours = {
+        "top-1 error points, one middle layer removed": difference(
+            together, arms[WHOLE], TEST
+        ),
+        **lost,
+        **each(arms, TEST),
+    }
+    found = worst(*map(verdict, lost.values()))
+    experiment.finish({"AlexNet §7": (ours, found)}, arms, bars(TEST))
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

@@ -1,0 +1,93 @@
+"""AlexNet §4.2: dropout prevents overfitting and doubles the iterations to converge.
+
+`alexnet-small` with dropout 0.5 on fc6 and fc7, and without: once with its schedule, of
+which the gap between test and training error counts, both without noise; and once at a
+constant rate, for a schedule's drops would make both converge at one time. A pair of
+nets of one seed converges to the higher one of their lowest test errors plus one point;
+the figure is the ratio of the epochs until each first comes below that.
+
+Verdict: reproduced if the gap without dropout is larger, and the ratio is above 1.5,
+half-way to the published 2, both by more than two standard errors; not reproduced if
+either is smaller by as much; undecided between.
+
+    python experiments/alexnet_dropout.py               # digits
+    python experiments/alexnet_dropout.py --data cifar10
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from _arms import (
+    GAP,
+    SMALL,
+    TEST,
+    TRAINING,
+    Experiment,
+    Options,
+    each,
+    options,
+    switched,
+    worst,
+)
+
+from alexvgg_jax.errors import one_line
+from alexvgg_jax.report import Curve, Result, difference, estimate, plot_curves, verdict
+
+FIGURE = "iterations to converge, times"
+CONSTANT = replace(SMALL, optim=replace(SMALL.optim, drop_epochs=()))
+PAPER, WITHOUT = "dropout (paper)", "no dropout"
+STEADY, STEADY_WITHOUT = "dropout, constant rate", "no dropout, constant rate"
+ARMS = {
+    PAPER: SMALL,
+    WITHOUT: switched(SMALL, dropout=0.0),
+    STEADY: CONSTANT,
+    STEADY_WITHOUT: switched(CONSTANT, dropout=0.0),
+}
+STYLES = {PAPER: "-", WITHOUT: "-", STEADY: "--", STEADY_WITHOUT: "--"}
+TITLE = "AlexNet §4.2"
+
+
+def epochs_below(curve: list[list[float]], level: float) -> float:
+    """The first epoch whose test error is at most `level`."""
+    return next(epoch for epoch, error in curve if error <= level)
+
+
+def ratio(curve: list[list[float]], other: list[list[float]]) -> float:
+    """How many times the epochs of `other` does `curve` take to converge?"""
+    level = max(min(error for _, error in each) for each in (curve, other)) + 1.0
+    return epochs_below(curve, level) / epochs_below(other, level)
+
+
+def draw(result: Result, path: Path) -> None:
+    (finding,) = result.findings.values()
+    plot_curves(
+        [
+            Curve(name, style, [seed["curve"] for seed in result.arms[name]])
+            for name, style in STYLES.items()
+        ],
+        path,
+        title=f"{TITLE}: {finding.verdict}\n{result.data['set']}",
+        x="epochs",
+        y=TEST,
+    )
+
+
+def main() -> None:
+    experiment = Experiment("alexnet_dropout", options(__doc__, Options()))
+    arms = experiment.arms(ARMS)
+    pairs = zip(arms[STEADY], arms[STEADY_WITHOUT], strict=True)
+    times = estimate([ratio(one["curve"], other["curve"]) for one, other in pairs])
+    overfits = difference(arms[WITHOUT], arms[PAPER], GAP)
+    ours = {
+        FIGURE: times,
+        "gap to the training error without dropout, points": overfits,
+        **each({arm: arms[arm] for arm in (PAPER, WITHOUT)}, TEST),
+        **each({arm: arms[arm] for arm in (PAPER, WITHOUT)}, TRAINING),
+    }
+    found = worst(verdict(overfits), verdict(times, above=1.5))
+    experiment.finish({"AlexNet §4.2": (ours, found)}, arms, draw)
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

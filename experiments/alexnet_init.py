@@ -1,0 +1,58 @@
+"""AlexNet §5 biases: biases of 1 accelerate the early stages of learning.
+
+`alexnet-small` with the paper's biases, 1 in conv2, conv4, conv5, fc6 and fc7, and with
+0 everywhere. Early is the training error during the second epoch, with all noise, as
+batches come.
+
+Verdict: reproduced if that error is higher with biases of 0 by more than two standard
+errors, not reproduced if lower by as much, undecided between.
+
+    python experiments/alexnet_init.py                  # digits
+    python experiments/alexnet_init.py --data cifar10
+"""
+
+from pathlib import Path
+
+from _arms import SMALL, TEST, Experiment, Options, each, options, switched
+
+from alexvgg_jax.errors import one_line
+from alexvgg_jax.report import Curve, Result, difference, plot_curves, verdict
+
+EPOCH = 2
+EARLY = f"training error during epoch {EPOCH}, %"
+PAPER, ZERO = "biases of 1 (paper)", "biases of 0"
+ARMS = {PAPER: SMALL, ZERO: switched(SMALL, one=0.0)}
+
+
+def draw(result: Result, path: Path) -> None:
+    (finding,) = result.findings.values()
+    plot_curves(
+        [
+            Curve(name, "-", [seed["training curve"] for seed in seeds])
+            for name, seeds in result.arms.items()
+        ],
+        path,
+        title=f"AlexNet §5 biases: {finding.verdict}\n{result.data['set']}",
+        x="epochs",
+        y="training error, %",
+    )
+
+
+def main() -> None:
+    experiment = Experiment("alexnet_init", options(__doc__, Options()))
+    arms = experiment.arms(ARMS)
+    for seed in (seed for seeds in arms.values() for seed in seeds):
+        curve = seed["training curve"] or [[0.0, seed[TEST]]]  # diverged: chance
+        seed[EARLY] = curve[min(EPOCH, len(curve)) - 1][1]
+    ours = {
+        "early training error, points": difference(arms[PAPER], arms[ZERO], EARLY),
+        **each(arms, EARLY),
+        **each(arms, TEST),
+    }
+    found = verdict(difference(arms[ZERO], arms[PAPER], EARLY))
+    experiment.finish({"AlexNet §5 biases": (ours, found)}, arms, draw)
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()

@@ -1,0 +1,44 @@
+"""AlexNet §3.3: response normalisation after the ReLU of conv1 and conv2 lowers errors.
+
+`alexnet-small` with the paper's normalisation, without any, with it before the ReLU (as
+the original program's layer 1), with alpha divided by n = 5 (as the program computes
+it), and with k = 1 (Caffe). The published points are the net with normalisation minus
+the one without.
+
+Verdict: reproduced if the test error without it is higher by more than two standard
+errors, not reproduced if lower by as much, undecided between.
+
+    python experiments/alexnet_lrn.py                   # digits
+    python experiments/alexnet_lrn.py --data cifar10
+"""
+
+from _arms import SMALL, TEST, TOP5, Experiment, Options, bars, each, options, switched
+
+from alexvgg_jax.errors import one_line
+from alexvgg_jax.report import difference, verdict
+
+PAPER, WITHOUT = "after the ReLU (paper)", "without"
+ARMS = {
+    PAPER: SMALL,
+    WITHOUT: switched(SMALL, layer1="act pool", layer2="act pool"),
+    "before the ReLU": switched(SMALL, layer1="norm act pool", layer2="norm act pool"),
+    "alpha / n": switched(SMALL, lrn_alpha=1e-4 / 5),
+    "k = 1": switched(SMALL, lrn_k=1.0),
+}
+
+
+def main() -> None:
+    experiment = Experiment("alexnet_lrn", options(__doc__, Options()))
+    arms = experiment.arms(ARMS)
+    ours = {
+        "top-1 error points": difference(arms[PAPER], arms[WITHOUT], TEST),
+        "top-5 error points": difference(arms[PAPER], arms[WITHOUT], TOP5),
+        **each(arms, TEST),
+    }
+    found = verdict(difference(arms[WITHOUT], arms[PAPER], TEST))
+    experiment.finish({"AlexNet §3.3": (ours, found)}, arms, bars(TEST))
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()
