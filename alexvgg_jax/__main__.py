@@ -1,4 +1,4 @@
-"""AlexNet and VGG on the command line: train, eval, summary, ledger, filters, report."""
+"""AlexNet and VGG on the command line: train, test, look inside, report."""
 
 import contextlib
 import os

@@ -18,6 +18,8 @@ Rates = Mapping[str, float]  # layer -> factor of the learning rate
 class Data:
     name: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     size: int = 32  # pixels: every image is brought to size x size
+    jpeg: int = 0  # compress images once more, at this quality; 0 for not
+    held_out: int = 0  # so many training images are the test set instead, to choose by
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,14 @@ ALEXNET_PAPER = Run(
     epochs=90,
 )
 
+# The epochs at which the log of net 145 says that the rate was divided.
+ALEXNET_SOURCE = replace(
+    ALEXNET_PAPER,
+    model=Model("alexnet-source"),
+    optim=Optim(rate=0.01, drop_epochs=(25.0, 51.0, 79.0)),
+    epochs=91,
+)
+
 # The paper's own N(0, variance 1e-2) overflows at once on pixels of 0 to 255 (logits of
 # 5e7 at 64 pixels); VGG §3.1 names Glorot's weights as the way to do without it.
 VGG_A = replace(
@@ -227,6 +237,11 @@ RECIPES: dict[str, tuple[str, Run]] = {
         "AlexNet §5 on ImageNet: 40.7 / 18.2 (top-1 / top-5, ten crops), 6 days on two "
         "GTX 580.",
         ALEXNET_PAPER,
+    ),
+    "alexnet-source": (
+        "The original program's net 145 with the schedule of its log "
+        "(layer-params-145.cfg): 40.7 / 18.2 on ImageNet.",
+        ALEXNET_SOURCE,
     ),
     "vgg-a": (
         "VGG §3.1, column A: 29.6 / 10.4 (VGG Table 3), 2 weeks on four Titan Black.",

@@ -117,10 +117,10 @@ class Experiment:
         return trained._replace(history=history)
 
     def _folder(self, run: Run) -> Path:
-        kept = dataclasses.asdict(run)
-        for name in (*loop.MAY_CHANGE, "seed"):
-            del kept[name]
-        settings = json.dumps(kept, sort_keys=True).encode()
+        # Defaults are left out, so that a new setting changes no folder's name.
+        default = _flat(Run())
+        chosen = {k: v for k, v in _flat(run).items() if v != default[k]}
+        settings = json.dumps(chosen, sort_keys=True).encode()
         digest = hashlib.sha256(settings).hexdigest()[:8]
         return self._runs / f"{run.model.name}-{Path(run.data.name).name}-{digest}"
 
@@ -189,6 +189,18 @@ class Experiment:
         draw(result, self._path.with_suffix(".png"))
         Console().print(report.tables(result))
         print(f"wrote {self._path}, and beside it the table (.txt) and the plot (.png)")
+
+
+def _flat(run: Run) -> dict[str, Any]:
+    """What tells a run from another but its seed, and what may change on the way."""
+    return {
+        f"{part}.{name}": value
+        for part, values in dataclasses.asdict(run).items()
+        if part not in loop.MAY_CHANGE | {"seed"}
+        for name, value in (
+            values if isinstance(values, dict) else {"": values}
+        ).items()
+    }
 
 
 def measure(trained: loop.Trained, views: tuple[Views, ...] = ()) -> dict[str, Any]:

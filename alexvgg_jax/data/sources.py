@@ -39,21 +39,62 @@ class Source:
     fetch: Callable[[np.ndarray], tuple[Images, Labels]]
 
 
-@functools.lru_cache(maxsize=2)  # the two splits of one set, for run after run
+@functools.lru_cache(maxsize=4)  # the splits of one set, for run after run
 def open_source(data: Data, split: Split) -> Source:
     """The split of the set that `data` names, in memory if it is small enough.
 
     Raises InputError that names what to do if there is no such set.
     """
+    if data.held_out:
+        whole = open_source(replace(data, held_out=0), "train")
+        return _part_of(whole, data.held_out, split)
     if data.name == "digits":
         source = _digits(split, data.size)
     elif data.name.startswith((".", "/", "~")) or Path(data.name or "?").is_dir():
         source = _folder(Path(data.name).expanduser(), split, data.size)
     else:
         source = _tfds(data.name, split, data.size)
+    if data.jpeg:
+        source = _compressed(source, data.jpeg)
     if source.count * data.size**2 * 3 <= IN_MEMORY_BYTES:
         return hold_in_memory(source)
     return source
+
+
+def _compressed(source: Source, quality: int) -> Source:
+    """The same images, each once through a JPEG of that quality."""
+    if not 1 <= quality <= 100:
+        raise InputError(f"--data.jpeg {quality}: from 1 to 100")
+
+    def again(image: np.ndarray) -> np.ndarray:
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        return decode(encoded.tobytes(), source.about, len(image))
+
+    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
+        images, labels = source.fetch(numbers)
+        return np.stack([again(image) for image in images]), labels
+
+    about = f"{source.about}, compressed to JPEG {quality}"
+    return replace(source, about=about, fetch=fetch)
+
+
+def _part_of(source: Source, held_out: int, split: Split) -> Source:
+    """So many images, evenly spread over the set, for tests; the rest for training."""
+    if not 0 < held_out < source.count:
+        raise InputError(
+            f"--data.held-out {held_out}: {source.about} has {source.count} images"
+        )
+    chosen = np.linspace(0, source.count - 1, held_out).astype(np.int64)
+    if split == "train":
+        chosen = np.setdiff1d(np.arange(source.count), chosen)
+    about = f"{source.about}, {held_out:,} of {source.count:,} held out"
+    return replace(
+        source,
+        about=about,
+        count=len(chosen),
+        fetch=lambda numbers: source.fetch(chosen[numbers]),
+    )
 
 
 def hold_in_memory(source: Source) -> Source:

@@ -1,0 +1,86 @@
+"""AlexNet §6 five nets: averaging the predictions of five nets beats one of them.
+
+Seven `alexnet-small` that differ in their seed alone; the probabilities of one, of five
+and of all seven are averaged, each image seen through its centre crop. The figure of so
+many nets is the mean over every choice of them. (Two of the paper's seven had other
+training data first, so that its last row is not compared.)
+
+Verdict: reproduced if the mean test error of one net is above that of five by more than
+two standard errors, not reproduced if below by as much, undecided between.
+
+    python experiments/alexnet_ensemble.py              # digits
+    python experiments/alexnet_ensemble.py --data cifar10
+"""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+from _arms import SMALL, TEST, TOP5, Experiment, Options, bars, options, scaled
+
+from alexvgg_jax import evaluate, loop
+from alexvgg_jax.errors import InputError, one_line
+from alexvgg_jax.report import Value, estimate, spread, verdict
+
+SIZES = (1, 5, 7)
+
+
+def main() -> None:
+    given = options(__doc__, Options(seeds=max(SIZES)))
+    experiment = Experiment("alexnet_ensemble", given)
+    if given.seeds < max(SIZES):
+        raise InputError(f"--seeds {given.seeds}: at least {max(SIZES)} nets")
+    predicted = []
+    for seed in range(given.seeds):
+        run = scaled(replace(SMALL, seed=seed), experiment.given.epochs)
+        trained = experiment.train(f"{SMALL.model.name}", run)
+        work = trained.work
+        probabilities, labels = loop.predict(work, trained.params, work.test_source)
+        predicted.append(probabilities)
+    arms: dict[str, list] = {}
+    for size in SIZES:
+        chosen = itertools.combinations(range(given.seeds), size)
+        averaged = (np.mean([predicted[i] for i in nets], axis=0) for nets in chosen)
+        found = [evaluate.errors(mean, labels) for mean in averaged]
+        arms[f"{size} net{'s' * (size > 1)}"] = [
+            {TEST: errors.top1, TOP5: errors.top5} for errors in found
+        ]
+    gained = {
+        figure: less(arms["1 net"], arms["5 nets"], figure) for figure in (TEST, TOP5)
+    }
+    ours = {
+        "top-1 error points, five nets": negative(gained[TEST]),
+        "top-5 error points, five nets": negative(gained[TOP5]),
+    }
+    for name, seeds in arms.items():
+        for figure in (TEST, TOP5):
+            ours[f"{figure[:-3]}, {name}, %"] = spread([s[figure] for s in seeds])
+    experiment.finish(
+        {"AlexNet §6 five nets": (ours, verdict(gained[TEST]))}, arms, bars(TEST)
+    )
+
+
+def less(one: list[dict], many: list[dict], figure: str) -> Value:
+    """How far the error of many is below the mean of one.
+
+    Choices of five out of seven share nets, so that their number does not make their
+    mean surer: the error is that of one choice.
+    """
+    single, several = (
+        estimate([seed[figure] for seed in one]),
+        spread([seed[figure] for seed in many]),
+    )
+    return {
+        "mean": single["mean"] - several["mean"],
+        "error": math.hypot(single["error"], several["deviation"]),
+    }
+
+
+def negative(value: Value) -> Value:
+    return value | {"mean": -value["mean"]}
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()
