@@ -34,7 +34,7 @@ Seeds = Sequence[dict[str, Any]]  # the figures of each seed of an arm
 class Finding:
     """What an experiment found about one claim."""
 
-    published: dict[str, float]  # the claim's own figures
+    published: dict[str, float | int]  # the claim's own figures
     ours: dict[str, Value]  # the same figures where they can be measured, and others
     verdict: str  # by the rule that the experiment's docstring states
 

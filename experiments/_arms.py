@@ -176,7 +176,7 @@ class Experiment:
             machine=report.machine(),
             data={"set": train.about, "train": train.count, "test": test.count},
             seeds=list(range(self.given.seeds)),
-            seconds=round(sum(self._trained.values()), 1),
+            seconds=round(sum(self._trained.values(), 0.0), 1),
             findings={
                 tag: report.Finding(dict(paper.claim(tag).published), ours, verdict)
                 for tag, (ours, verdict) in findings.items()

@@ -71,7 +71,7 @@ def pixels(trained: loop.Trained, source: Source) -> Vectors:
 @functools.partial(jax.jit, static_argnums=2)
 def _closest(queries: Array, stored: Array, count: int) -> Array:
     # |q - s|^2 without |q|^2, which is the same for every s
-    distances = (stored**2).sum(axis=1) - 2 * queries @ stored.T
+    distances = (stored**2).sum(axis=1)[None] - 2 * queries @ stored.T
     return jax.lax.top_k(-distances, count)[1]
 
 

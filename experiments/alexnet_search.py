@@ -114,6 +114,13 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
     return study
 
 
+def importance(study: optuna.Study) -> dict[str, float]:
+    """How much of the variance of the error each setting explains."""
+    if len({trial.value for trial in study.get_trials() if trial.value}) < 2:
+        return {}
+    return optuna.importance.get_param_importances(study)
+
+
 def draw(result: dict[str, Any], path: Path) -> None:
     """How much of the error's variance each setting explains; the best so far."""
     from matplotlib.figure import Figure  # 0.5 s to import
@@ -149,7 +156,7 @@ def main() -> None:
         "data": given.shared.data,
         "best": study.best_params,
         "paper": PAPER,
-        "importance": optuna.importance.get_param_importances(study),
+        "importance": importance(study),
         "trials": [
             {"number": t.number, "error, %": t.value, "state": t.state.name} | t.params
             for t in study.trials

@@ -14,12 +14,14 @@ from alexvgg_jax.augment import (
     pca_colour,
     random_crop,
     statistics,
+    views,
 )
 from alexvgg_jax.config import Augment, Mesh
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.mesh import make_mesh, place, replicated
 
 KEY = jax.random.key(0)
+NO_MEAN = Statistics(jnp.zeros((8, 8, 3)), jnp.zeros((3, 3)))
 EVERYTHING = Augment(crop=6, mirror=True, colour=0.1)
 
 
@@ -216,3 +218,37 @@ def test_devices_do_not_change_the_result():
     spread = step(key, place(images, mesh), shared, EVERYTHING)
     assert len(spread.sharding.device_set) == len(jax.devices())
     np.testing.assert_allclose(spread, alone, rtol=0, atol=1e-4)
+
+
+def test_ten_views_are_corners_centre_and_mirrors():
+    """AlexNet §6 ten crops: four corners and the centre, and their mirror images."""
+    images = jnp.asarray(places(2, 8, 8))
+    config = Augment(crop=6, mean="none")
+    seen = views(images, NO_MEAN, config, "ten")
+    assert seen.shape == (2, 10, 6, 6, 3)
+    corners = [tuple(map(int, seen[0, i, 0, 0, :2])) for i in range(5)]
+    assert corners == [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]
+    np.testing.assert_array_equal(seen[:, 5:], seen[:, :5, :, ::-1])
+    np.testing.assert_array_equal(seen[1, :, :, :, 2], 1)
+
+
+def test_nine_views_are_a_grid_without_mirrors():
+    images = jnp.asarray(places(1, 8, 8))
+    seen = views(images, NO_MEAN, Augment(crop=6, mean="none"), "nine")
+    corners = [tuple(map(int, seen[0, i, 0, 0, :2])) for i in range(9)]
+    assert corners == [(y, x) for y in (0, 1, 2) for x in (0, 1, 2)]
+
+
+@pytest.mark.parametrize("crop", [0, 6])
+def test_the_centre_as_a_view_is_what_tests_see(crop):
+    images, config = jnp.asarray(noise(3)), Augment(crop=crop)
+    stats = statistics([noise(5, seed=1)])
+    (seen,) = views(images, stats, config, "centre").swapaxes(0, 1)
+    np.testing.assert_array_equal(seen, centre(images, stats, config))
+
+
+def test_crops_that_do_not_shift_are_the_centre():
+    images, stats = jnp.asarray(noise(3)), statistics([noise(5, seed=1)])
+    still = Augment(crop=6, shift=False)
+    seen = augment(KEY, images, stats, still)
+    np.testing.assert_array_equal(seen, centre(images, stats, still))

@@ -3,10 +3,14 @@ import signal
 from dataclasses import replace
 
 import chex
+import jax
+import numpy as np
 import pytest
 
-from alexvgg_jax import loop
+from alexvgg_jax import evaluate, loop
+from alexvgg_jax.augment import views
 from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
+from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
 
@@ -137,3 +141,40 @@ def test_a_run_that_cannot_be_writes_nothing(tmp_path):
         with pytest.raises(InputError, match=message):
             loop.train(run, tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+
+def test_predictions_of_the_centre_have_the_errors_of_the_test(straight):
+    work, history, params = straight
+    predicted, labels = loop.predict(work, params, work.test_source)
+    assert predicted.shape == (work.test_source.count, 10)
+    np.testing.assert_allclose(predicted.sum(axis=1), 1, rtol=1e-5)
+    errors = evaluate.errors(predicted, labels)
+    assert errors.top1 == pytest.approx(history[-1].test_error, abs=1e-4)
+    assert errors.loss == pytest.approx(history[-1].test_loss, rel=1e-4)
+
+
+def test_ten_views_are_averaged_as_probabilities(straight):
+    """AlexNet §6 ten crops: the softmax of each view, then the mean."""
+    work, _, params = straight
+    images, labels = work.test_source.fetch(np.arange(work.run.batch))
+    batch = Batch(images, labels, np.ones(len(labels), bool))
+    seen = views(jax.numpy.asarray(images), work.stats, work.run.augment, "ten")
+    softmax = [
+        jax.nn.softmax(work.net.apply(params, seen[:, i], train=False)[0])
+        for i in range(10)
+    ]
+    found = work.steps.predict(params, batch, work.stats, "ten")
+    np.testing.assert_allclose(found, np.mean(softmax, axis=0), rtol=1e-4, atol=1e-6)
+
+
+def test_the_errors_of_averaged_predictions():
+    """AlexNet §6 five nets: two nets, wrong on one image each, agree on neither."""
+    one = np.float32([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0]])
+    other = np.float32([[0.4, 0.6, 0.0], [0.1, 0.9, 0.0]])
+    labels = np.int32([0, 1])
+    assert evaluate.errors(one, labels).top1 == 50.0
+    assert evaluate.errors(other, labels).top1 == 50.0
+    both = evaluate.errors((one + other) / 2, labels)
+    assert both.top1 == 0.0
+    assert both.loss == pytest.approx(-np.log(0.65))
+    assert np.isfinite(evaluate.errors(one, np.int32([2, 2])).loss)  # probability 0

@@ -4,23 +4,28 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
+import scipy.stats
 from rich.console import Console
 
-from alexvgg_jax import report
+from alexvgg_jax import paper, report
+from alexvgg_jax.errors import InputError
 
 RESULT = report.Result(
     name="alexnet_relu",
-    claim="AlexNet §3.1",
     command="python experiments/alexnet_relu.py",
     commit="0" * 40,
     machine=report.machine(),
     data={"set": "digits"},
     seeds=[0, 1],
     seconds=1.5,
-    published={"speed-up to 25% training error, times": 6.0},
-    ours={"speed-up to 25% training error, times": report.spread([4.0, 6.0])},
+    findings={
+        "AlexNet §3.1": report.Finding(
+            published={"speed-up to 25% training error, times": 6.0},
+            ours={"speed-up to 25% training error, times": report.spread([4.0, 6.0])},
+            verdict="reproduced",
+        )
+    },
     arms={"relu": [{"seed": 0}, {"seed": 1}]},
-    verdict="reproduced",
 )
 
 
@@ -33,7 +38,7 @@ def test_a_result_comes_back_from_its_file(tmp_path):
 
 def test_the_table_shows_published_ours_and_the_gap():
     page = io.StringIO()
-    Console(width=120, file=page).print(report.table(RESULT))
+    Console(width=120, file=page).print(report.tables(RESULT))
     printed = page.getvalue()
     for shown in ("AlexNet §3.1", "6 │ 5.00 ± 1.41 │ -1.00", "digits, 2 seeds"):
         assert shown in printed
@@ -81,5 +86,57 @@ def test_filters_are_tiles_in_their_order():
 def test_results_are_json_that_any_reader_takes(tmp_path):
     report.write(RESULT, tmp_path / "result.json")
     keys = json.loads((tmp_path / "result.json").read_text(encoding="utf-8")).keys()
-    assert {"claim", "command", "commit", "machine", "data", "seeds"} < keys
-    assert {"seconds", "published", "arms", "verdict"} < keys
+    assert {"findings", "command", "commit", "machine", "data", "seeds"} < keys
+    assert {"seconds", "arms"} < keys
+
+
+def test_a_difference_has_the_standard_error_of_two_samples():
+    """Welch's, as scipy computes its t."""
+    a, b = [30.0, 31.0, 32.5], [28.0, 28.5, 28.0]
+    found = report.difference([{"e": v} for v in a], [{"e": v} for v in b], "e")
+    t = scipy.stats.ttest_ind(a, b, equal_var=False).statistic
+    assert found["mean"] / found["error"] == pytest.approx(t)
+    assert report.difference([{"e": 3.0}], [{"e": 1.0}], "e") == {"mean": 2.0}
+    assert report.estimate([1.0, 3.0]) == {"mean": 2.0, "error": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "above", "found"),
+    [
+        (1.0, 0.4, 0.0, "reproduced"),
+        (1.0, 0.6, 0.0, "undecided"),
+        (-1.0, 0.6, 0.0, "undecided"),
+        (-1.0, 0.4, 0.0, "not reproduced"),
+        (2.0, 0.2, 1.5, "reproduced"),
+        (1.6, 0.2, 1.5, "undecided"),
+    ],
+)
+def test_verdicts_need_two_standard_errors(mean, error, above, found):
+    assert report.verdict({"mean": mean, "error": error}, above) == found
+
+
+def test_one_seed_decides_nothing():
+    assert report.verdict({"mean": 100.0}).startswith("undecided")
+
+
+def test_the_page_has_every_claim_and_says_which_was_not_run():
+    page = report.page({"alexnet_relu": RESULT}, "results")
+    lines = {
+        line.split("|")[1].strip(): line
+        for line in page.splitlines()
+        if line.startswith("| ")
+    }
+    assert {claim.tag for claim in paper.CLAIMS} < lines.keys()
+    assert "[reproduced](#alexnet_relu)" in lines["AlexNet §3.1"]
+    assert "not run: `python experiments/alexnet_lrn.py`" in lines["AlexNet §3.3"]
+    assert "not tested" in lines["AlexNet §6 Fall 2009"]
+    assert "| 6 | 5.00 ± 1.41 | -1.00 |" in page
+    assert "![alexnet_relu](results/alexnet_relu.png)" in page
+    assert "reproduced" not in report.page({}, "results")
+
+
+def test_a_file_that_holds_no_result_is_named(tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_text('{"findings": {}, "name": "x"}')
+    with pytest.raises(InputError, match="broken.json: not an experiment's result"):
+        report.read_all(tmp_path)

@@ -391,3 +391,37 @@ def test_a_mistyped_name_gets_the_closest(data_dir, typo, meant):
 
 def test_a_name_like_no_other(data_dir):
     assert "not a folder, and not in TFDS" in error("qqqqqqqqqq")
+
+
+def test_held_out_images_are_spread_over_the_training_set():
+    whole = open_source(Data("digits"), "train")
+    data = Data("digits", held_out=100)
+    kept, held = open_source(data, "train"), open_source(data, "test")
+    assert (kept.count, held.count) == (whole.count - 100, 100)
+    everything = [
+        *kept.fetch(np.arange(kept.count))[0],
+        *held.fetch(np.arange(held.count))[0],
+    ]
+    originals = whole.fetch(np.arange(whole.count))[0]
+    assert sorted(i.tobytes() for i in everything) == sorted(
+        i.tobytes() for i in originals
+    )
+    first_half = originals[: whole.count // 2]
+    in_first = {image.tobytes() for image in first_half}
+    chosen = held.fetch(np.arange(100))[0]
+    assert 45 <= sum(image.tobytes() in in_first for image in chosen) <= 60
+    with pytest.raises(InputError, match="--data.held-out 5000"):
+        open_source(Data("digits", held_out=5000), "train")
+
+
+def test_images_can_be_compressed_once_more():
+    plain = open_source(Data("digits"), "test").fetch(np.arange(20))[0]
+    errors = []
+    for quality in (95, 30):
+        source = open_source(Data("digits", jpeg=quality), "test")
+        assert str(quality) in source.about
+        again = source.fetch(np.arange(20))[0]
+        errors.append(np.abs(again.astype(float) - plain).mean())
+    assert 0 < errors[0] < errors[1] < 20
+    with pytest.raises(InputError, match="--data.jpeg 101"):
+        open_source(Data("digits", jpeg=101), "test")
