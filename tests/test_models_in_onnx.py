@@ -276,6 +276,22 @@ CAFFENET = (
     + pool("pool5", "relu5")
     + head(scale=1.0)
 )
+
+
+def small(pool_size=3):
+    """The paper's, but for conv1: 16 windows over 3 zeros, 28 pixels and 4 zeros."""
+    return (
+        conv("conv1", "images", stride=2, pad=3, end=4)
+        + relu("relu1", "conv1")
+        + lrn_of_halves("norm1", "relu1")
+        + pool("pool1", "norm1", size=pool_size)
+        + CONV2
+        + lrn_of_halves("norm2", "relu2")
+        + pool("pool2", "norm2", size=pool_size)
+        + behind(pool_size=pool_size)
+    )
+
+
 ONE_WEIRD_TRICK = (
     conv("conv1", "images", stride=4, pad=2)
     + relu("relu1", "conv1")
@@ -296,11 +312,12 @@ ONE_WEIRD_TRICK = (
         ("alexnet-caffe", CAFFE, 78),  # 3 pixels that no whole window sees
         ("alexnet-caffenet", CAFFENET, 79),
         ("alexnet-owt", ONE_WEIRD_TRICK, 80),
+        ("alexnet-small", small(), 28),
     ],
     ids=short,
 )
 def test_alexnet(name, layers, size):
-    """AlexNet §3.5; One weird trick: the five variants."""
+    """AlexNet §3.5; One weird trick: the six variants."""
     assert_agrees(name, layers, size)
 
 
@@ -481,6 +498,11 @@ def test_vgg_without_hidden_layers(size):
     assert_agrees("vgg-a", layers, 64, size=size, head="gap", width=0.25)
 
 
+def test_small_pools_of_the_small_net():
+    """AlexNet §3.4: 2/2 there changes no other layer."""
+    assert_agrees("alexnet-small", small(pool_size=2), 28, pooling="2/2")
+
+
 # AlexNet §3.1: tanh
 
 
@@ -504,6 +526,6 @@ def test_tanh(name, layers, size, switches):
 
 def test_every_model_is_compared():
     compared = {"alexnet-paper", "alexnet-source", "alexnet-caffe", "alexnet-caffenet"}
-    compared |= {"alexnet-owt", "cifar-80sec", "figure1", *TABLE1}
+    compared |= {"alexnet-owt", "alexnet-small", "cifar-80sec", "figure1", *TABLE1}
     compared |= {f"cifar-{n}pct" for n in (19, 18, 13, 11)}
     assert compared == set(MODELS)
