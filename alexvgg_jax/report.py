@@ -354,19 +354,30 @@ def page(results: Mapping[str, Result], folder: str) -> str:
         f"`{folder}/`. Published figures are those of the papers, on ImageNet unless "
         "their name says otherwise; ours are those of the data set that is named.",
         "",
-        "| claim | | verdict | seconds |",
-        "|---|---|---|---|",
+        "| claim | | published | ours | verdict | seconds |",
+        "|---|---|---|---|---|---:|",
     ]
     for claim in paper.CLAIMS:
-        verdict, seconds = _unmeasured(claim), ""
+        verdict, ours, seconds = _unmeasured(claim), "", ""
         if claim.tag in found:
             result = found[claim.tag]
-            verdict = f"[{result.findings[claim.tag].verdict}](#{result.name})"
+            finding = result.findings[claim.tag]
+            verdict = f"[{finding.verdict}](#{result.name})"
+            ours = _brief({name: show(value) for name, value in finding.ours.items()})
             seconds = f"{result.seconds:,.0f}"
-        lines.append(f"| {claim.tag} | {claim.sentence} | {verdict} | {seconds} |")
+        published = _brief({name: f"{n:g}" for name, n in claim.published.items()})
+        cells = (claim.tag, claim.sentence, published, ours, verdict, seconds)
+        lines.append(f"| {' | '.join(cells)} |")
     for result in results.values():
         lines += _section(result, folder)
     return "\n".join(lines) + "\n"
+
+
+def _brief(values: Mapping[str, str], most: int = 2) -> str:
+    """The first figures, and how many more there are."""
+    shown = [f"{name}: {value}" for name, value in list(values.items())[:most]]
+    more = len(values) - len(shown)
+    return "; ".join(shown + [f"{more} more"] * (more > 0))
 
 
 def _unmeasured(claim: paper.Claim) -> str:

@@ -1,5 +1,8 @@
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tyro
@@ -129,3 +132,28 @@ def test_switches_of_a_recipe_can_be_replaced():
     }
     assert switches() == {}
     assert "init glorot" in run("train", "vgg-a", "--help").stdout
+
+
+def test_report_renders_the_committed_results(tmp_path):
+    """And a result that is taken away makes its claim say "not run"."""
+    results = Path(__file__).parents[1] / "experiments" / "results"
+    shutil.copytree(results, tmp_path / "results")
+    where = ("--results", str(tmp_path / "results"), "--out", str(tmp_path / "page.md"))
+    assert run("report", *where).returncode == 0
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "](#alexnet_relu)" in page
+    assert "![alexnet_relu](results/alexnet_relu.png)" in page
+    (tmp_path / "results" / "alexnet_relu.json").unlink()
+    assert run("report", *where).returncode == 0
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "not run: `python experiments/alexnet_relu.py`" in page
+    assert "--results" in one_line("report", "--results", str(tmp_path / "none"))
+
+
+def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
+    page = Path(__file__).parents[1] / "experiments" / "README.md"
+    where = ("--results", str(page.parent / "results"))
+    assert run("report", *where, "--out", str(tmp_path / "page.md")).returncode == 0
+    links = Path(os.path.relpath(page.parent / "results", tmp_path)).as_posix()
+    rendered = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert rendered.replace(links, "results") == page.read_text(encoding="utf-8")

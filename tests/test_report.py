@@ -130,6 +130,11 @@ def test_the_page_has_every_claim_and_says_which_was_not_run():
     assert "[reproduced](#alexnet_relu)" in lines["AlexNet §3.1"]
     assert "not run: `python experiments/alexnet_lrn.py`" in lines["AlexNet §3.3"]
     assert "not tested" in lines["AlexNet §6 Fall 2009"]
+    assert "67.4" in lines["AlexNet §6 Fall 2009"]
+    assert (
+        "times: 6 | speed-up to 25% training error, times: 5.00 ±"
+        in (lines["AlexNet §3.1"])
+    )
     assert "| 6 | 5.00 ± 1.41 | -1.00 |" in page
     assert "![alexnet_relu](results/alexnet_relu.png)" in page
     assert "reproduced" not in report.page({}, "results")
