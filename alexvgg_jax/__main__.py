@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -78,7 +79,19 @@ class Train:
         run: Run = self.recipe
         name = f"{run.model.name}-{Path(run.data.name).name}"
         folder = self.out or Path("runs") / name
-        loop.train(run, folder, resume=self.resume)
+        try:
+            loop.train(run, folder, resume=self.resume)
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            reason = str(error).splitlines()[0]
+            print(
+                f"another host has died ({reason}); --resume goes on from the last "
+                "checkpoint",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)  # an orderly end would wait for the dead
         print(f"checkpoints and metrics are in {folder}")
 
 
@@ -146,7 +159,7 @@ class Ledger:
         size = run.augment.crop or run.data.size
         switches: dict[str, Any] = {"image_size": size} | dict(run.model.switches)
         net = build(run.model.name, compute=run.model.compute, **switches)
-        for given in (run.mesh, Mesh(devices)):
+        for given in dict.fromkeys((replace(run.mesh, devices=devices), Mesh(devices))):
             mesh = make_mesh(given)
             with Console(stderr=True).status("compiling"):
                 step = ledger.compiled(net, run.batch, mesh, run.augment, run.data.size)
@@ -163,7 +176,11 @@ class Filters:
     def __call__(self) -> None:
         work, params = loop.restored(self.folder)
         first, towers = work.net.rows[0].name, work.net.towers
-        report.draw_filters(jax.device_get(params[first]["kernel"]), towers, self.out)
+        kernel = jax.device_get(params[first]["kernel"])
+        try:
+            report.draw_filters(kernel, towers, self.out)
+        except ValueError as error:
+            raise InputError(f"--out {self.out}: {error}") from None
         print(f"wrote {self.out}")
 
 

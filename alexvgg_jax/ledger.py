@@ -59,7 +59,12 @@ def read(step: jax.stages.Compiled, net: Model) -> Ledger:
     the algorithms that move fewest: all but its own part of what it gathers or
     scatters, and both for a sum that every device keeps.
     """
-    lines = (step.as_text() or "").splitlines()
+    return read_text(step.as_text() or "", net)
+
+
+def read_text(program: str, net: Model) -> Ledger:
+    """As `read`, of the HLO itself."""
+    lines = program.splitlines()
     # Sums that the compiler put into one collective have their names where they leave.
     parts = {
         (found[1], int(found[2])): OP_NAME.search(line)
@@ -73,7 +78,10 @@ def read(step: jax.stages.Compiled, net: Model) -> Ledger:
         operation, devices = found["operation"], _devices(line)
         if devices == 1:
             continue
-        sizes = [_bytes(array) for array in ARRAY.findall(found["shape"])]
+        arrays = ARRAY.findall(found["shape"])
+        if operation == "collective-permute":  # a TPU's has two words of its own behind
+            arrays = [array for array in arrays if array[::2] != ("u32", "")]
+        sizes = [_bytes(array) for array in arrays]
         if found["start"] and operation != "all-reduce":  # operands, then results
             sizes = sizes[len(sizes) // 2 :]
         for i, size in enumerate(sizes):

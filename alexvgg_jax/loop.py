@@ -318,7 +318,9 @@ def predict(
     work: Work, params: Params, source: Source, kind: Views = "centre"
 ) -> tuple[Float[np.ndarray, "images classes"], Int32[np.ndarray, " images"]]:
     """The probabilities of every image of `source`, averaged over its views, and its
-    labels."""
+    labels. Raises InputError if more than one host holds the images."""
+    if jax.process_count() > 1:
+        raise InputError("predictions are made on one host")
     parts, labels = [], []
     for batch in eval_batches(source, work.run.batch):
         rows = place(batch, work.mesh)
@@ -339,7 +341,7 @@ def restored(directory: Path) -> tuple[Work, Params]:
     Raises InputError if the folder holds no run, or no checkpoint that fits.
     """
     run, devices = _settings(directory), jax.device_count()
-    batch = -(-run.batch // devices) * devices
+    batch = max(run.batch // devices, 1) * devices
     work = prepare(replace(run, mesh=config.Mesh(), accumulate=1, batch=batch))
     like = work.steps.init(jax.random.key(0))
     with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:

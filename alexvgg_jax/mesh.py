@@ -1,6 +1,7 @@
 """The device mesh, how a step's arrays lie on it, and the hosts that share it."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from alexvgg_jax.errors import InputError
 DATA = "data"  # each device of this axis has its own images
 TOWER = "tower"  # each of these two has the same images, and a tower of AlexNet
 MODEL = "model"  # each has its own images, and its part of the fully-connected layers
+# How many processes an MPI launcher started: jax joins Open MPI 4's alone.
+LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 SILENCE = 30  # seconds; jax by itself waits 100
 
 
@@ -39,6 +42,11 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
             f"--mesh.{flag}: {len(used)} devices do not divide into groups of "
             f"{together}"
         )
+    idle = set(range(jax.process_count())) - {d.process_index for d in used}
+    if devices is None and idle:
+        raise InputError(
+            f"--mesh.devices {given.devices}: host {min(idle)} would have none of them"
+        )
     axes = {DATA: len(used) // together}
     if together > 1:
         axes[TOWER if given.towers else MODEL] = together
@@ -57,13 +65,20 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
     Without arguments, the job is what Slurm, MPI, Kubernetes or a TPU pod say it is; on
     a machine that belongs to none of them there is nothing to join. If one of them is
     silent for SILENCE seconds, jax ends the others. Raises InputError if some of the
-    three are missing, or if the others cannot be reached.
+    three are missing or wrong, or if a launcher's processes cannot be joined. Where the
+    others do not come, jax itself ends the process, after some minutes.
     """
-    given = (bool(coordinator), hosts > 0, host >= 0)
+    given = (bool(coordinator), hosts != 0, host != -1)
     if any(given) and not all(given):
         raise InputError("--coordinator, --hosts, --host: all three, or none of them")
-    if all(given) and host >= hosts:
-        raise InputError(f"--host {host}: from 0 to {hosts - 1}, --hosts being {hosts}")
+    if all(given):
+        if hosts < 1 or not 0 <= host < hosts:
+            raise InputError(
+                f"--host {host}: from 0 to {hosts - 1}, --hosts being {hosts}"
+            )
+        name, _, port = coordinator.rpartition(":")
+        if not (name and port.isdecimal() and 0 < int(port) < 2**16):
+            raise InputError(f"--coordinator {coordinator}: not HOST:PORT")
     try:
         if all(given):
             jax.distributed.initialize(
@@ -77,6 +92,12 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         raise InputError(f"--coordinator {coordinator}: {first}") from None
+    for count in LAUNCHED:
+        if int(os.environ.get(count, 1)) > 1 and not jax.distributed.is_initialized():
+            raise InputError(
+                f"{count} is {os.environ[count]}, but jax cannot join the processes of "
+                "this launcher: give --coordinator, --hosts and --host"
+            )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -435,7 +435,7 @@ def main() -> None:
                 result["nets"][name]["loop"] = pool.apply(through_the_loop, arguments)
     path = given.out / "throughput.json"
     report.write_json(result, path)
-    report.write_table(table(result), path.with_suffix(".txt"), width=170)
+    report.write_table(table(result), path.with_suffix(".txt"), width=200)
     print(path.with_suffix(".txt").read_text(encoding="utf-8"))
     print(f"wrote {path}, and beside it the table (.txt)")
 

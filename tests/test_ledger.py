@@ -4,7 +4,7 @@ import pytest
 
 from alexvgg_jax.config import Augment, Mesh
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.ledger import Entry, Ledger, compiled, least, read
+from alexvgg_jax.ledger import Entry, Ledger, compiled, least, read, read_text
 from alexvgg_jax.mesh import make_mesh
 from alexvgg_jax.models import build
 from alexvgg_jax.models.operations import WIDE
@@ -76,3 +76,14 @@ def test_a_shared_classifier_moves_what_the_trick_is_for(group):
 def test_a_batch_that_does_not_divide():
     with pytest.raises(InputError, match="--batch 6 does not divide over 4 devices"):
         compiled(NET, 6, make_mesh(Mesh(devices=4)), CROP, 256)
+
+
+def test_a_permute_of_tpus_counts_its_array_alone():
+    """Behind which the TPU compiler puts two words of its own."""
+
+    array = "bf16[128,1008]{1,0}"
+    line = (
+        f"%collective-permute-start.1 = ({array}, {array}, u32[], u32[]) "
+        "collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}"
+    )
+    assert read_text(line, NET).total() == 2 * 128 * 1008

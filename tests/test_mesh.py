@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -121,3 +124,24 @@ def test_replicated_gives_each_device_everything():
         value, replicated(make_mesh(Mesh(devices=4)))
     ).addressable_shards:
         np.testing.assert_array_equal(shard.data, value)
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:abc", "localhost:99999"])
+def test_a_coordinator_that_is_no_address(address):
+    with pytest.raises(InputError, match="not HOST:PORT"):
+        join_hosts(address, 2, 0)
+
+
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_that_jax_cannot_join_do_not_train_alone(variable, tmp_path):
+    command = [sys.executable, "-m", "alexvgg_jax", "train", "digits"]
+    ended = subprocess.run(
+        [*command, "--out", str(tmp_path / "run")],
+        env=os.environ | {variable: "2"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"error: {variable} is 2")
+    assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
