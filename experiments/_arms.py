@@ -238,14 +238,41 @@ def worst(*verdicts: str) -> str:
     return min(verdicts, key=lambda found: order.index(found.split(":")[0]))
 
 
-def bars(
-    figure: str, other: str | None = None
-) -> Callable[[report.Result, Path], None]:
+def _title(result: report.Result) -> str:
+    verdicts = (f"{tag}: {found.verdict}" for tag, found in result.findings.items())
+    return "\n".join([*verdicts, result.data["set"]])
+
+
+def bars(figure: str, other: str | None = None) -> Draw:
     """What draws a bar an arm, under the verdicts of the result."""
 
     def draw(result: report.Result, path: Path) -> None:
-        verdicts = (f"{tag}: {found.verdict}" for tag, found in result.findings.items())
-        title = "\n".join([*verdicts, result.data["set"]])
-        report.plot_arms(result.arms, path, title=title, figure=figure, other=other)
+        report.plot_arms(
+            result.arms, path, title=_title(result), figure=figure, other=other
+        )
+
+    return draw
+
+
+def curves(
+    curve: str = "curve",
+    y: str = TEST,
+    *,
+    dashed: tuple[str, ...] = (),
+    title: str | None = None,
+) -> Draw:
+    """What draws a curve a seed against epochs, under the verdicts or that title."""
+
+    def draw(result: report.Result, path: Path) -> None:
+        drawn = [
+            report.Curve(
+                arm,
+                "--" if arm in dashed else "-",
+                [seed[curve] for seed in seeds if seed[curve]],  # none if it diverged
+            )
+            for arm, seeds in result.arms.items()
+        ]
+        heading = f"{title}\n{result.data['set']}" if title else _title(result)
+        report.plot_curves(drawn, path, title=heading, x="epochs", y=y)
 
     return draw

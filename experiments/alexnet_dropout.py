@@ -15,7 +15,6 @@ either is smaller by as much; undecided between.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from _arms import (
     GAP,
@@ -24,6 +23,7 @@ from _arms import (
     TRAINING,
     Experiment,
     Options,
+    curves,
     each,
     options,
     switched,
@@ -31,7 +31,7 @@ from _arms import (
 )
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import Curve, Result, difference, estimate, plot_curves, verdict
+from alexvgg_jax.report import difference, estimate, verdict
 
 FIGURE = "iterations to converge, times"
 CONSTANT = replace(SMALL, optim=replace(SMALL.optim, drop_epochs=()))
@@ -43,8 +43,6 @@ ARMS = {
     STEADY: CONSTANT,
     STEADY_WITHOUT: switched(CONSTANT, dropout=0.0),
 }
-STYLES = {PAPER: "-", WITHOUT: "-", STEADY: "--", STEADY_WITHOUT: "--"}
-TITLE = "AlexNet §4.2"
 
 
 def epochs_below(curve: list[list[float]], level: float) -> float:
@@ -56,20 +54,6 @@ def ratio(curve: list[list[float]], other: list[list[float]]) -> float:
     """How many times the epochs of `other` does `curve` take to converge?"""
     level = max(min(error for _, error in each) for each in (curve, other)) + 1.0
     return epochs_below(curve, level) / epochs_below(other, level)
-
-
-def draw(result: Result, path: Path) -> None:
-    (finding,) = result.findings.values()
-    plot_curves(
-        [
-            Curve(name, style, [seed["curve"] for seed in result.arms[name]])
-            for name, style in STYLES.items()
-        ],
-        path,
-        title=f"{TITLE}: {finding.verdict}\n{result.data['set']}",
-        x="epochs",
-        y=TEST,
-    )
 
 
 def main() -> None:
@@ -85,7 +69,9 @@ def main() -> None:
         **each({arm: arms[arm] for arm in (PAPER, WITHOUT)}, TRAINING),
     }
     found = worst(verdict(overfits), verdict(times, above=1.5))
-    experiment.finish({"AlexNet §4.2": (ours, found)}, arms, draw)
+    experiment.finish(
+        {"AlexNet §4.2": (ours, found)}, arms, curves(dashed=(STEADY, STEADY_WITHOUT))
+    )
 
 
 if __name__ == "__main__":

@@ -18,17 +18,16 @@ training images cannot test it: it shows that the program runs.
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from _arms import TEST, Experiment, Options, options, scaled, switched
+from _arms import Experiment, Options, curves, options, scaled, switched
 
 from alexvgg_jax import evaluate, loop, paper
 from alexvgg_jax.config import RECIPES
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import Curve, Result, Value, plot_curves, spread
+from alexvgg_jax.report import Value, spread
 
 MARGIN = 1.0  # points above the published error that still count as reproduced
 CLASSES, IMAGES = 1000, 1_000_000  # what a set has at least that can test the claim
@@ -70,21 +69,6 @@ def judge(work: loop.Work, ours: dict[str, Value], published: dict) -> str:
     return "reproduced" if reached else "not reproduced"
 
 
-def draw(result: Result, path: Path) -> None:
-    """Test error of the centre crop against epochs."""
-    ((tag, finding),) = result.findings.items()
-    plot_curves(
-        [
-            Curve(name, "-", [seed["curve"] for seed in seeds])
-            for name, seeds in result.arms.items()
-        ],
-        path,
-        title=f"{tag}: {finding.verdict}\n{result.data['set']}",
-        x="epochs",
-        y=TEST,
-    )
-
-
 def main() -> None:
     given = options(__doc__, ImageNetOptions())
     experiment = Experiment("alexnet_imagenet", given.shared)
@@ -102,7 +86,7 @@ def main() -> None:
     ours = figures(given.year, [e.top1 for e in found], [e.top5 for e in found])
     tag = TABLES[given.year]
     verdict = judge(work, ours, dict(paper.claim(tag).published))
-    experiment.finish({tag: (ours, verdict)}, {given.schedule: seeds}, draw)
+    experiment.finish({tag: (ours, verdict)}, {given.schedule: seeds}, curves())
 
 
 if __name__ == "__main__":

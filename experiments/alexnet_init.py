@@ -11,31 +11,25 @@ errors, not reproduced if lower by as much, undecided between.
     python experiments/alexnet_init.py --data cifar10
 """
 
-from pathlib import Path
-
-from _arms import SMALL, TEST, Experiment, Options, each, options, switched
+from _arms import (
+    SMALL,
+    TEST,
+    TRAINING,
+    Experiment,
+    Options,
+    curves,
+    each,
+    options,
+    switched,
+)
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import Curve, Result, difference, plot_curves, verdict
+from alexvgg_jax.report import difference, verdict
 
 EPOCH = 2
 EARLY = f"training error during epoch {EPOCH}, %"
 PAPER, ZERO = "biases of 1 (paper)", "biases of 0"
 ARMS = {PAPER: SMALL, ZERO: switched(SMALL, one=0.0)}
-
-
-def draw(result: Result, path: Path) -> None:
-    (finding,) = result.findings.values()
-    plot_curves(
-        [
-            Curve(name, "-", [seed["training curve"] for seed in seeds])
-            for name, seeds in result.arms.items()
-        ],
-        path,
-        title=f"AlexNet §5 biases: {finding.verdict}\n{result.data['set']}",
-        x="epochs",
-        y="training error, %",
-    )
 
 
 def main() -> None:
@@ -50,7 +44,9 @@ def main() -> None:
         **each(arms, TEST),
     }
     found = verdict(difference(arms[ZERO], arms[PAPER], EARLY))
-    experiment.finish({"AlexNet §5 biases": (ours, found)}, arms, draw)
+    experiment.finish(
+        {"AlexNet §5 biases": (ours, found)}, arms, curves("training curve", TRAINING)
+    )
 
 
 if __name__ == "__main__":

@@ -25,24 +25,15 @@ plus 1.5 points, not reproduced above that. Other data cannot test it.
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import tyro
-from _arms import MORE_VIEWS, TEST, Experiment, Options, options, scaled
+from _arms import MORE_VIEWS, TEST, Experiment, Options, curves, options, scaled
 
 from alexvgg_jax import paper
 from alexvgg_jax.config import RECIPES
 from alexvgg_jax.errors import InputError, one_line
-from alexvgg_jax.report import (
-    Curve,
-    Result,
-    Seeds,
-    Value,
-    difference,
-    plot_curves,
-    spread,
-)
+from alexvgg_jax.report import Seeds, Value, difference, spread
 
 MARGIN = 1.5  # points above the published error that still count as reproduced
 TEN = MORE_VIEWS["ten"]
@@ -92,20 +83,6 @@ def finding(data: str, rung: Rung, seeds: Seeds, published: float) -> tuple:
     return ours, "reproduced" if reached else "not reproduced"
 
 
-def draw(result: Result, path: Path) -> None:
-    """Test error against epochs of every net."""
-    plot_curves(
-        [
-            Curve(name, "-", [seed["curve"] for seed in seeds])
-            for name, seeds in result.arms.items()
-        ],
-        path,
-        title=f"cuda-convnet's ladder, test error\n{result.data['set']}",
-        x="epochs",
-        y=TEST,
-    )
-
-
 def main() -> None:
     given = options(__doc__, LadderOptions())
     if unknown := set(given.nets) - set(NETS):
@@ -129,7 +106,7 @@ def main() -> None:
             if again := arms.get(f"{rung.recipe}, {AGAIN}"):
                 ours[f"{AGAIN}, points"] = difference(again, seeds, rung.figure)
             findings[tag] = ours, found
-    experiment.finish(findings, arms, draw)
+    experiment.finish(findings, arms, curves(title="cuda-convnet's ladder"))
 
 
 if __name__ == "__main__":
