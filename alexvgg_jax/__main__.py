@@ -75,6 +75,9 @@ class Train:
     host: int = -1  # which of them this is, from 0
 
     def __call__(self) -> None:
+        if self.coordinator and self.hosts > 1:
+            others = f"{self.hosts} hosts to meet at {self.coordinator}"
+            print(f"waiting for {others}", file=sys.stderr, flush=True)
         join_hosts(self.coordinator, self.hosts, self.host)
         run: Run = self.recipe
         name = f"{run.model.name}-{Path(run.data.name).name}"
@@ -158,12 +161,15 @@ class Ledger:
         jax.config.update("jax_num_cpu_devices", devices)
         size = run.augment.crop or run.data.size
         switches: dict[str, Any] = {"image_size": size} | dict(run.model.switches)
-        net = build(run.model.name, compute=run.model.compute, **switches)
+        model = run.model
+        net = build(model.name, remat=model.remat, compute=model.compute, **switches)
+        size = run.data.size
         for given in dict.fromkeys((replace(run.mesh, devices=devices), Mesh(devices))):
-            mesh = make_mesh(given)
+            mesh, zero = make_mesh(given), given.zero
             with Console(stderr=True).status("compiling"):
-                step = ledger.compiled(net, run.batch, mesh, run.augment, run.data.size)
-            Console().print(ledger.table(net, run.batch, mesh, ledger.read(step, net)))
+                step = ledger.compiled(net, run.batch, mesh, run.augment, size, zero)
+            found = ledger.read(step, net)
+            Console().print(ledger.table(net, run.batch, mesh, found, zero))
 
 
 @dataclass(frozen=True)
@@ -174,9 +180,7 @@ class Filters:
     out: Path = Path("filters.png")
 
     def __call__(self) -> None:
-        work, params = loop.restored(self.folder)
-        first, towers = work.net.rows[0].name, work.net.towers
-        kernel = jax.device_get(params[first]["kernel"])
+        kernel, towers = loop.first_kernel(self.folder)
         try:
             report.draw_filters(kernel, towers, self.out)
         except ValueError as error:

@@ -57,25 +57,25 @@ class Checkpoints:
         if not saved:
             raise OSError(f"{self._directory}: orbax did not save step {step}")
 
-    def restore(self, like: T) -> tuple[T, dict[str, Any]] | None:
-        """The newest state that can be read, laid out as `like`, and its progress.
+    def restore(self, like: T | None = None) -> tuple[T, dict[str, Any]] | None:
+        """The newest state that can be read, laid out as `like` (without it, as dicts
+        on one device), and its progress.
 
         Newer ones that cannot be read are deleted, and said to be. None if there is no
         checkpoint. Raises InputError if one has other shapes than `like`, or if none
         can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
-        )
         damaged = []
         for step in steps:
             try:
-                stored = _shapes(self._manager.item_metadata(step)["state"].tree)
-                self._check(step, stored, _shapes(like))
+                stored = self._manager.item_metadata(step)["state"].tree
+                wanted = stored if like is None else like
+                self._check(step, _shapes(stored), _shapes(wanted))
+                arguments = ocp.args.Composite(
+                    state=ocp.args.StandardRestore(jax.tree.map(_target, wanted)),
+                    progress=ocp.args.JsonRestore(),
+                )
                 restored = self._manager.restore(step, args=arguments)
             except InputError:
                 raise
@@ -102,6 +102,12 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _target(leaf: Any) -> jax.ShapeDtypeStruct:
+    on_one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else on_one
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -57,7 +57,7 @@ class Mesh:
     devices: int = 0  # how many devices train, of all hosts together; 0 for all
     towers: bool = False  # two devices for an image, one a tower (AlexNet §3.2)
     classifier: int = 1  # devices that share fully-connected layers (One weird trick)
-    zero: bool = False  # split the velocity over the devices that hold the same weights
+    zero: bool = False  # devices that hold the same weights split their update (ZeRO-1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
     optim: Optim = Optim()
     mesh: Mesh = Mesh()
     batch: int = 128  # images a step, over all devices (AlexNet §5)
-    accumulate: int = 1  # parts that a batch is computed in, where it does not fit
+    accumulate: int = 1  # parts of a batch, one by one; each sums over all devices
     epochs: int = 10  # passes over the training set
     seed: int = 0  # of the parameters, the order and the noise
     until_error: float = 0.0  # stop once an epoch's training error is below it, in %

@@ -38,8 +38,8 @@ def short_usage() -> Iterator[None]:
         message = " ".join(re.split("─{8,}", text)[0].split())
         if hint := re.search(r"Perhaps you meant:\s+(\S+)", text):
             message += f"; perhaps {hint[1]}?"
-        if hint := re.search(r"Available subcommands: (.+)", text):
-            message += f"; choose from {hint[1]}"
+        if hint := re.search(r"Available subcommands: ([^─]+)", text):
+            message += f"; choose from {' '.join(hint[1].split())}"
         raise InputError(message or "wrong command line; see --help") from None
 
 

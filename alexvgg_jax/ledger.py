@@ -32,7 +32,7 @@ Ledger = Counter[Entry]  # bytes that a device receives
 
 
 def compiled(
-    net: Model, batch: int, mesh: Mesh, config: Augment, size: int
+    net: Model, batch: int, mesh: Mesh, config: Augment, size: int, zero: bool = False
 ) -> jax.stages.Compiled:
     """The compiled training step, for `size` x `size` images that are cropped.
 
@@ -40,7 +40,7 @@ def compiled(
     """
     check_batch(batch, mesh)
     optimizer = original_sgd(Optim())
-    steps = compile_steps(net, optimizer, config, mesh)
+    steps = compile_steps(net, optimizer, config, mesh, zero=zero)
     return steps.train.lower(*abstract_arguments(net, optimizer, batch, size)).compile()
 
 
@@ -65,6 +65,8 @@ def read(step: jax.stages.Compiled, net: Model) -> Ledger:
 def read_text(program: str, net: Model) -> Ledger:
     """As `read`, of the HLO itself."""
     lines = program.splitlines()
+    partitions = re.search(r"num_partitions=(\d+)", program)
+    everyone = int(partitions[1]) if partitions else 1
     # Sums that the compiler put into one collective have their names where they leave.
     parts = {
         (found[1], int(found[2])): OP_NAME.search(line)
@@ -75,7 +77,7 @@ def read_text(program: str, net: Model) -> Ledger:
     for line in lines:
         if not (found := COLLECTIVE.search(line)):
             continue
-        operation, devices = found["operation"], _devices(line)
+        operation, devices = found["operation"], _devices(line, everyone)
         if devices == 1:
             continue
         arrays = ARRAY.findall(found["shape"])
@@ -100,9 +102,11 @@ def _origin(op_name: str, net: Model) -> tuple[str, bool]:
     return layers[-1] if layers else "", "transpose" in words
 
 
-def _devices(line: str) -> int:
+def _devices(line: str, everyone: int) -> int:
     """How many exchange, by HLO's ways to write groups: [2,4]<=[8], {{0,1},{2,3}},
-    mesh['a'=2,'b'=4] {'b'}."""
+    mesh['a'=2,'b'=4] {'b'}, and {} for everyone."""
+    if "replica_groups={}" in line:
+        return everyone
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(found[1])
     if found := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
@@ -162,15 +166,20 @@ def least(net: Model, batch: int, mesh: Mesh) -> dict[tuple[str, bool], int]:
     return {key: n for key, n in found.items() if n}
 
 
-def table(net: Model, batch: int, mesh: Mesh, ledger: Ledger) -> Table:
-    """The ledger in bytes a device, beside what the net needs at least."""
+def table(
+    net: Model, batch: int, mesh: Mesh, ledger: Ledger, zero: bool = False
+) -> Table:
+    """The ledger in bytes a device, beside what the net needs at least where every
+    device updates all parameters that it holds; a split update can need less."""
     needed = least(net, batch, mesh)
     axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
     title = f"{net.name}, {batch} images a step, devices {axes}"
-    drawn = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    caption = "at least: if every device updated all that it holds" if zero else None
+    drawn = Table(title=title, caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("layer", "pass", "collectives (devices)", "bytes", "at least"):
-        right = heading in ("bytes", "at least")
-        drawn.add_column(heading, justify="right" if right else "left", no_wrap=True)
+        right, one_line = heading in ("bytes", "at least"), "coll" not in heading
+        justify = "right" if right else "left"
+        drawn.add_column(heading, justify=justify, no_wrap=one_line)
     for backward in (False, True):
         for layer in (*(row.name for row in net.rows), ""):
             entries = [e for e in ledger if (e.layer, e.backward) == (layer, backward)]

@@ -344,11 +344,24 @@ def restored(directory: Path) -> tuple[Work, Params]:
     batch = max(run.batch // devices, 1) * devices
     work = prepare(replace(run, mesh=config.Mesh(), accumulate=1, batch=batch))
     like = work.steps.init(jax.random.key(0))
+    return work, _newest(directory, like).params
+
+
+def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"], int]:
+    """The first layer's kernels in a run's newest checkpoint, and how many towers they
+    are in. Needs no data. Raises as `restored`."""
+    model = _settings(directory).model
+    net = build(model.name, remat=False, compute="float32", **model.switches)
+    params = _newest(directory)["params"]
+    return np.asarray(params[net.rows[0].name]["kernel"]), net.towers
+
+
+def _newest(directory: Path, like: Any = None) -> Any:
     with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
         newest = checkpoints.restore(like)
     if newest is None:
         raise InputError(f"{directory}: no checkpoint there yet")
-    return work, newest[0].params
+    return newest[0]
 
 
 def _claim_directory(directory: Path, run: Run, resume: bool) -> None:

@@ -1,5 +1,6 @@
 """The device mesh, how a step's arrays lie on it, and the hosts that share it."""
 
+import importlib.util
 import math
 import os
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
     a machine that belongs to none of them there is nothing to join. If one of them is
     silent for SILENCE seconds, jax ends the others. Raises InputError if some of the
     three are missing or wrong, or if a launcher's processes cannot be joined. Where the
-    others do not come, jax itself ends the process, after some minutes.
+    others do not come, and where the first dies, jax itself ends the process.
     """
     given = (bool(coordinator), hosts != 0, host != -1)
     if any(given) and not all(given):
@@ -79,6 +80,11 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
         name, _, port = coordinator.rpartition(":")
         if not (name and port.isdecimal() and 0 < int(port) < 2**16):
             raise InputError(f"--coordinator {coordinator}: not HOST:PORT")
+    elif "JOB_COMPLETION_INDEX" in os.environ and not _finds_kubernetes():
+        raise InputError(
+            "JOB_COMPLETION_INDEX says that this is one pod of a Kubernetes job: "
+            "pip install 'jax[k8s]', or give --coordinator, --hosts and --host"
+        )
     try:
         if all(given):
             jax.distributed.initialize(
@@ -91,13 +97,19 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
             raise InputError(f"the hosts of this job: {error}") from None
     except RuntimeError as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"--coordinator {coordinator}: {first}") from None
+        who = f"--coordinator {coordinator}" if all(given) else "the hosts of this job"
+        raise InputError(f"{who}: {first}") from None
     for count in LAUNCHED:
         if int(os.environ.get(count, 1)) > 1 and not jax.distributed.is_initialized():
             raise InputError(
                 f"{count} is {os.environ[count]}, but jax cannot join the processes of "
                 "this launcher: give --coordinator, --hosts and --host"
             )
+
+
+def _finds_kubernetes() -> bool:
+    """Whether jax can ask Kubernetes for the other pods."""
+    return importlib.util.find_spec("kubernetes") is not None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,7 @@
 """One step of training and one of evaluation: pure functions, jitted with shardings."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -15,8 +16,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from alexvgg_jax.augment import Statistics, Views, augment, centre, views
 from alexvgg_jax.config import Augment
 from alexvgg_jax.data.batches import Batch
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
-from alexvgg_jax.mesh import DATA, over_data, replicated
+from alexvgg_jax.mesh import over_data, replicated
 from alexvgg_jax.models import Model, Params
 from alexvgg_jax.models.operations import on_cpu
 from alexvgg_jax.models.parallel import Apply, apply_on, param_shardings
@@ -202,11 +204,17 @@ def compile_steps(
     """The functions jitted: batches split over the devices, parameters as the
     mesh splits the net, the old state's memory given to the new one.
 
-    With `zero` the optimizer's state is split over `data`, and so is its work (ZeRO-1).
-    Raises InputError for a net that cannot be split so.
+    With `zero`, devices that hold the same parameters split the optimizer's state and
+    work (ZeRO-1). Raises InputError for a net that cannot be split so.
     """
     whole, split = replicated(mesh), over_data(mesh)
-    state = _layout(net, optimizer, mesh, zero)
+    params = updated = param_shardings(net, mesh)
+    if zero:
+        updated = jax.tree.map(_split_further, net.param_shapes(), params)
+        if updated == params:
+            raise InputError("--mesh.zero: no devices hold the same weights")
+        optimizer = _split_update(optimizer, updated, params)
+    state = _layout(net, optimizer, whole, params, updated)
     apply = apply_on(net, mesh)
 
     def init(key):
@@ -258,25 +266,26 @@ def abstract_arguments(
     return jax.eval_shape(arguments)
 
 
+Shardings = dict[str, dict[str, NamedSharding]]  # of parameters
+
+
 def _layout(
     net: Model,
     optimizer: optax.GradientTransformationExtraArgs,
-    mesh: Mesh,
-    zero: bool,
+    whole: NamedSharding,
+    params: Shardings,
+    updated: Shardings,
 ) -> State:
-    """A sharding for every array of the state."""
+    """A sharding for every array of the state: what the optimizer keeps of each
+    parameter lies where it is updated."""
     state = jax.eval_shape(lambda: init_state(jax.random.key(0), net, optimizer))
-    whole, params = replicated(mesh), param_shardings(net, mesh)
-    like_params = params
-    if zero:
-        like_params = jax.tree.map(_over_data_too, state.params, params)
     structure = jax.tree.structure(params)
 
     def mirrors_params(tree: object) -> bool:
         return jax.tree.structure(tree) == structure
 
     opt = jax.tree.map(
-        lambda tree: like_params if mirrors_params(tree) else whole,
+        lambda tree: updated if mirrors_params(tree) else whole,
         state.opt,
         is_leaf=mirrors_params,
     )
@@ -284,13 +293,42 @@ def _layout(
     return State(*shardings)
 
 
-def _over_data_too(
+def _split_further(
     leaf: jax.ShapeDtypeStruct, sharding: NamedSharding
 ) -> NamedSharding:
-    """The largest axis that is whole on each device, and divides, split over `data`."""
-    axes = list(sharding.spec) + [None] * (leaf.ndim - len(sharding.spec))
-    devices = sharding.mesh.shape[DATA]
-    free = [i for i, n in enumerate(leaf.shape) if axes[i] is None and n % devices == 0]
-    if free:
-        axes[max(free, key=lambda i: leaf.shape[i])] = DATA
-    return NamedSharding(sharding.mesh, P(*axes))
+    """The largest axis that divides, split over all devices that hold the same."""
+    mesh, spec = sharding.mesh, [_names(axis) for axis in sharding.spec]
+    spec += [()] * (leaf.ndim - len(spec))
+    free = tuple(name for name in mesh.axis_names if name not in sum(spec, ()))
+    devices = math.prod(mesh.shape[name] for name in free)
+    own = sharding.shard_shape(leaf.shape)
+    fits = [axis for axis, n in enumerate(own) if n % devices == 0]
+    if devices == 1 or not fits:
+        return sharding
+    spec[max(fits, key=own.__getitem__)] += free
+    return NamedSharding(mesh, P(*spec))
+
+
+def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (axis,) if isinstance(axis, str) else axis or ()
+
+
+def _split_update(
+    optimizer: optax.GradientTransformationExtraArgs, own: Shardings, all: Shardings
+) -> optax.GradientTransformationExtraArgs:
+    """`optimizer` where each device updates its own part, and then gathers all."""
+
+    def update(updates, state, params=None, **extra):
+        updates, params = _laid_out(updates, own), _laid_out(params, own)
+        updates, state = optimizer.update(updates, state, params, **extra)
+        return _laid_out(_laid_out(updates, own), all), state
+
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
+def _laid_out(params: Any, shardings: Shardings) -> Params:
+    found = {}
+    for layer, parts in params.items():
+        with jax.named_scope(layer):  # by which the ledger knows whose exchange it is
+            found[layer] = lax.with_sharding_constraint(parts, shardings[layer])
+    return found

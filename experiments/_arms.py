@@ -138,23 +138,22 @@ class Experiment:
                 try:
                     measured = measure(self.train(arm, run), views)
                 except Diverged:
-                    measured = self._chance(views)
+                    measured = self._chance(run.epochs, views)
                 found[arm].append({"seed": seed} | measured)
         return found
 
-    def _chance(self, views: tuple[Views, ...]) -> dict[str, Any]:
+    def _chance(self, epochs: int, views: tuple[Views, ...]) -> dict[str, Any]:
         classes = len(open_source(Data(self.given.data), "train").classes)
         top1, top5 = (100 - 100 * min(k / classes, 1) for k in (1, 5))
         names = (TEST, TRAINING, *(MORE_VIEWS[kind] for kind in views))
-        errors = dict.fromkeys(names, top1) | {TOP5: top5, GAP: 0.0}
-        return (
-            errors
-            | {"diverged": True, "seconds": 0.0}
-            | {
-                "curve": [],
-                "training curve": [],
-            }
-        )
+        return dict.fromkeys(names, top1) | {
+            TOP5: top5,
+            GAP: 0.0,
+            "diverged": True,
+            "seconds": 0.0,
+            "curve": [[epoch + 1.0, top1] for epoch in range(epochs)],
+            "training curve": [[epoch + 0.5, top1] for epoch in range(epochs)],
+        }
 
     def finish(
         self,
@@ -268,7 +267,7 @@ def curves(
             report.Curve(
                 arm,
                 "--" if arm in dashed else "-",
-                [seed[curve] for seed in seeds if seed[curve]],  # none if it diverged
+                [seed[curve] for seed in seeds],
             )
             for arm, seeds in result.arms.items()
         ]

@@ -347,6 +347,8 @@ def test_a_net_that_diverges_counts_as_chance(tmp_path):
     (figures,) = experiment.arms({"wild": wild}, views=("ten",))["wild"]
     assert figures["diverged"]
     assert figures["test error, %"] == figures["test error of ten views, %"] == 90.0
+    assert figures["curve"] == [[1.0, 90.0]]
+    assert alexnet_dropout.ratio(figures["curve"], figures["curve"]) == 1.0
 
 
 def test_runs_in_common_are_trained_once(tmp_path):

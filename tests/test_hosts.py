@@ -33,14 +33,15 @@ def none_is_left():
 class Host:
     """The training command in a process of its own, and what it printed."""
 
-    def __init__(self, folder: Path, devices: int, *arguments: str):
+    def __init__(self, folder: Path, devices: int, *arguments: str, **launcher: str):
         command = [sys.executable, "-m", "alexvgg_jax", "train", "digits", *SMALL]
         self.log = folder.parent / f"{folder.name}{len(list(folder.parent.iterdir()))}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, "--out", str(folder), *arguments],
                 env=os.environ
-                | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"},
+                | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+                | launcher,
                 stdout=log,
                 stderr=log,
             )
@@ -68,6 +69,21 @@ def two_hosts(folder: Path, *arguments: str) -> tuple[Host, Host]:
     return first, second
 
 
+def two_tasks_of_slurm(folder: Path, *arguments: str) -> tuple[Host, Host]:
+    first, second = (
+        Host(
+            *(folder, 2, *arguments),
+            SLURM_JOB_ID=str(os.getpid()),  # of which jax makes a port
+            SLURM_STEP_NODELIST="localhost",
+            SLURM_NTASKS="2",
+            SLURM_PROCID=str(task),
+            SLURM_LOCALID="0",
+        )
+        for task in range(2)
+    )
+    return first, second
+
+
 def wait_for_a_checkpoint(folder: Path, host: Host) -> None:
     while not (folder / "checkpoints" / "34").exists():
         assert host.process.poll() is None, host.log.read_text()
@@ -91,8 +107,8 @@ def one_host(tmp_path_factory) -> list[float]:
     return losses(folder)
 
 
-def test_two_hosts_train_as_one(one_host, tmp_path):
-    for host in two_hosts(tmp_path / "two", "--mesh.zero"):
+def test_two_tasks_of_slurm_train_as_one_process(one_host, tmp_path):
+    for host in two_tasks_of_slurm(tmp_path / "two", "--mesh.zero"):
         host.ended()
     assert losses(tmp_path / "two") == pytest.approx(one_host, rel=ROUNDING)
 
@@ -104,6 +120,7 @@ def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path
     second.process.send_signal(signal.SIGKILL)
     assert first.process.wait(timeout=SILENCE + 60) != 0
     printed = first.log.read_text()
+    assert printed.startswith("waiting for 2 hosts")
     assert "another host has died" in printed
     assert "Traceback" not in printed
     Host(folder, 4, "--resume").ended()

@@ -87,3 +87,28 @@ def test_a_permute_of_tpus_counts_its_array_alone():
         "collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}"
     )
     assert read_text(line, NET).total() == 2 * 128 * 1008
+
+
+def test_groups_that_are_not_named_are_of_all_devices():
+    lines = (
+        "HloModule jit_train_step, num_partitions=8",
+        "%all-reduce.1 = f32[80]{0} all-reduce(%x), replica_groups={}, to_apply=%sum",
+    )
+    assert read_text("\n".join(lines), NET) == {
+        Entry("", False, "all-reduce", 8): 2 * 7 * FLOAT * 80 // 8
+    }
+
+
+def test_zero_gathers_what_the_devices_updated():
+    mesh = make_mesh(Mesh(devices=2))
+    ledger = read(compiled(NET, BATCH, mesh, CROP, 256, zero=True), NET)
+    gathered = sum(
+        n
+        for entry, n in ledger.items()
+        if entry.operation == "all-gather" and not entry.backward
+    )
+    # Of fc6 and fc7 the compiler has each device make all of its own gradient, which
+    # takes the inputs of every image but spares the sum.
+    inputs = BATCH * (6 * 6 * 256 + 4096)
+    assert gathered == FLOAT * (PARAMETERS + inputs) / 2
+    assert ledger.total() < FLOAT * PARAMETERS * 0.7

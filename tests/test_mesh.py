@@ -132,6 +132,14 @@ def test_a_coordinator_that_is_no_address(address):
         join_hosts(address, 2, 0)
 
 
+def test_a_pod_that_cannot_ask_for_the_others_does_not_train_alone(monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(InputError, match="pip install 'jax\\[k8s\\]'"):
+        join_hosts()
+
+
 @pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
 def test_processes_that_jax_cannot_join_do_not_train_alone(variable, tmp_path):
     command = [sys.executable, "-m", "alexvgg_jax", "train", "digits"]

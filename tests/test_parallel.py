@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import chex
 import jax
@@ -18,7 +19,7 @@ from alexvgg_jax.models import Model, build
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
 from alexvgg_jax.models.parallel import apply_on, exchanged, param_shardings
 from alexvgg_jax.optim import original_sgd
-from alexvgg_jax.step import Steps, compile_steps
+from alexvgg_jax.step import Steps, compile_steps, gradients
 
 # AlexNet's kinds of layers and its groups, small.
 NET = Model(
@@ -223,11 +224,49 @@ def test_towers_that_stay_apart():
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_zero_splits_the_velocity():
-    steps = steps_on(Mesh(devices=4), zero=True)
-    state = steps.init(jax.random.key(0))
+def test_each_part_of_a_batch_has_noise_of_its_own():
+    seen = []
+
+    def apply(params, images, *, train, key=None):
+        data = jax.random.key_data(key)
+        jax.debug.callback(lambda data: seen.append(str(data)), data)
+        return jnp.zeros((len(images), 10)), {}
+
+    batch = jax.tree.map(jnp.asarray, random_batch(0))
+    accumulated = gradients(
+        {}, batch, STATS, jax.random.key(1), apply=apply, config=AUGMENT, accumulate=4
+    )
+    jax.block_until_ready(accumulated)
+    jax.effects_barrier()
+    assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        Mesh(devices=4),
+        Mesh(devices=8, towers=True),
+        Mesh(devices=8, classifier=4),
+        Mesh(devices=4, classifier=4),
+    ],
+    ids=named,
+)
+def test_zero_splits_the_velocity_over_all_devices(split):
+    """All but small leaves that do not divide; parameters lie as without."""
+    net, mesh = build("alexnet-paper", classes=16, image_size=67), make_mesh(split)
+    steps = compile_steps(net, original_sgd(Optim()), AUGMENT, mesh, zero=True)
+    state = jax.eval_shape(steps.init, jax.random.key(0))
+    lowered = steps.init.lower(jax.random.key(0)).compile().output_shardings
     velocities = jax.tree.leaves(state.opt)
-    own = sum(v.addressable_shards[0].data.size for v in velocities)
-    assert own < 0.3 * sum(v.size for v in velocities)
-    for leaf in jax.tree.leaves(state.params):
-        assert leaf.sharding.is_fully_replicated
+    own = [
+        math.prod(sharding.shard_shape(v.shape))
+        for v, sharding in zip(velocities, jax.tree.leaves(lowered.opt), strict=True)
+    ]
+    whole = sum(math.prod(v.shape) for v in velocities)
+    assert sum(own) == pytest.approx(whole / mesh.size, rel=1e-3)
+    assert lowered.params == param_shardings(net, mesh)
+
+
+def test_zero_where_nothing_can_be_split():
+    with pytest.raises(InputError, match="--mesh.zero: no devices hold the same"):
+        steps_on(Mesh(devices=1), zero=True)
