@@ -102,11 +102,18 @@ def machine() -> dict[str, Any]:
     devices = jax.devices()
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
         "devices": f"{len(devices)} {devices[0].device_kind}",
         "python": platform.python_version(),
         "jax": jax.__version__,
     }
+
+
+def _cores() -> int:
+    """That this process may use: fewer under taskset or a batch system."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str:
@@ -390,7 +397,8 @@ def _section(result: Result, folder: str) -> list[str]:
     lines = ["", f"## {result.name}", "", f"    {result.command}", ""]
     lines += [
         f"{result.data['set']}, {len(result.seeds)} seeds, {result.seconds:,.0f} s of "
-        f"training on {result.machine['processor']}, {result.machine['devices']}; "
+        f"training on {result.machine['processor']}, {result.machine['devices']}, "
+        f"{result.machine['cores']} core{'s' * (result.machine['cores'] > 1)}; "
         f"commit {result.commit[:12]}.",
         "",
         f"![{result.name}]({folder}/{result.name}.png)",
