@@ -12,6 +12,7 @@ Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> v
 Decays = Mapping[str, float]  # layer -> weight decay
 Compute = Literal["float32", "bfloat16"]
 Rates = Mapping[str, float]  # layer -> factor of the learning rate
+Epochs = Mapping[str, float]  # layer -> epochs
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Augment:
     shift: bool = True  # crop at a random place; else at the centre, as tests do
     mirror: bool = False  # flip half of the images from left to right (AlexNet §4.1)
     colour: float = 0.0  # deviation of the PCA colour noise, 0 for none (AlexNet: 0.1)
+    colour_epochs: float = 0.0  # epochs after which that noise ends; 0 for never
     mean: Literal["pixel", "channel", "none"] = "pixel"  # what is subtracted
 
 
@@ -48,6 +50,9 @@ class Optim:
     layer_decay: Decays = field(default_factory=dict)  # of layers with their own
     layer_rate: Rates = field(default_factory=dict)  # times the rate; 0 freezes a layer
     drop_epochs: tuple[float, ...] = ()  # epochs after which the rate is divided by 10
+    drop_biases: bool = True  # divide the biases' rate too
+    layer_drop: Epochs = field(default_factory=dict)  # a layer's rate, once more, after
+    layer_freeze: Epochs = field(default_factory=dict)  # a layer learns nothing after
     plateau: int = 0  # or: divide after so many epochs without a better test error
     drops: int = 3  # most divisions that the plateau makes (AlexNet §5: three)
 
@@ -173,11 +178,19 @@ ALEXNET_PAPER = Run(
     epochs=90,
 )
 
-# The epochs at which the log of net 145 says that the rate was divided.
+# The log of net 145 (layer-params-145.cfg): when the rate was divided, and conv1's once
+# more; when the colour noise ended and conv1 was frozen. The biases' rate stayed.
 ALEXNET_SOURCE = replace(
     ALEXNET_PAPER,
+    augment=replace(ALEXNET_PAPER.augment, colour_epochs=67.0),
     model=Model("alexnet-source"),
-    optim=Optim(rate=0.01, drop_epochs=(25.0, 51.0, 79.0)),
+    optim=Optim(
+        rate=0.01,
+        drop_epochs=(25.0, 51.0, 79.0),
+        drop_biases=False,
+        layer_drop={"conv1": 67.0},
+        layer_freeze={"conv1": 72.0},
+    ),
     epochs=91,
 )
 

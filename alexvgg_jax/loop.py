@@ -44,7 +44,7 @@ from alexvgg_jax.mesh import (
     rows_of_host,
 )
 from alexvgg_jax.models import Model, Params, build
-from alexvgg_jax.optim import learning_rate, original_sgd
+from alexvgg_jax.optim import learning_rate, learning_rates, original_sgd
 from alexvgg_jax.report import write_json
 from alexvgg_jax.step import Metrics, State, Steps, compile_steps
 
@@ -223,11 +223,26 @@ def _rate(work: Work, history: list[Epoch]) -> float:
     return learning_rate(work.run.optim, len(history), errors)
 
 
+def _rates(work: Work, history: list[Epoch]) -> Any:
+    """Those of every parameter, on the devices."""
+    layers, errors = work.net.param_shapes(), [epoch.test_error for epoch in history]
+    rates = learning_rates(work.run.optim, layers, len(history), errors)
+    return everywhere(rates, work.mesh)
+
+
+def _noise(work: Work, history: list[Epoch]) -> Statistics:
+    """What augmentation draws from: no colours once their epochs are over."""
+    last = work.run.augment.colour_epochs
+    if not last or len(history) < last:
+        return work.stats
+    none = np.zeros(work.stats.components.shape, np.float32)
+    return work.stats._replace(components=everywhere(none, work.mesh))
+
+
 def _compile(work: Work, state: State, key: jax.Array) -> Callable:
     """The train step compiled ahead, so that no epoch's seconds hold a compilation."""
     with console.status("compiling"):
-        rate = everywhere(np.float32(0), work.mesh)
-        arguments = (state, _load(work, 0), work.stats, rate, key)
+        arguments = (state, _load(work, 0), work.stats, _rates(work, []), key)
         return work.steps.train.lower(*arguments).compile()
 
 
@@ -242,13 +257,13 @@ def _train_epoch(
 ) -> State:
     """The state at the end of the epoch that `position` is in, or at a signal."""
     rate = _rate(work, position.history)
-    rate_on_devices = everywhere(np.float32(rate), work.mesh)
+    rates, stats = _rates(work, position.history), _noise(work, position.history)
     end = first_step(len(position.history) + 1, work.source.count, work.run.batch)
     steps = range(position.step, end)
     begun, seconds_before = time.perf_counter(), position.seconds
     pending: Metrics | None = None
     for batch in prefetch(partial(_load, work, step) for step in steps):
-        state, metrics = train_step(state, batch, work.stats, rate_on_devices, key)
+        state, metrics = train_step(state, batch, stats, rates, key)
         if pending is not None:  # one step late, so that the devices never wait
             _collect(pending, position, rate, log)
         pending = metrics

@@ -108,7 +108,7 @@ def train_step(
     state: State,
     batch: Batch,
     stats: Statistics,
-    rate: Float[Array, ""],
+    rates: dict[str, dict[str, Float[Array, ""]]],
     key: PRNGKeyArray,
     *,
     apply: Apply,
@@ -131,7 +131,7 @@ def train_step(
         config=config,
         accumulate=accumulate,
     )
-    updates, opt = optimizer.update(slopes, state.opt, state.params, rate=rate)
+    updates, opt = optimizer.update(slopes, state.opt, state.params, rates=rates)
     params = cast(Params, optax.apply_updates(state.params, updates))
     return State(state.step + 1, params, opt), metrics
 
@@ -163,7 +163,7 @@ def predict_step(
 
 class Steps(NamedTuple):
     init: Callable[..., State]  # (key)
-    train: Callable[..., tuple[State, Metrics]]  # (state, batch, stats, rate, key)
+    train: Callable[..., tuple[State, Metrics]]  # (state, batch, stats, rates, key)
     eval: Callable[..., Metrics]  # (params, batch, stats)
     predict: Callable[..., Array]  # (params, batch, stats, views) -> probabilities
 
@@ -261,7 +261,8 @@ def abstract_arguments(
         rows = Batch(images, jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool))
         stats = Statistics(jnp.zeros((size, size, 3)), jnp.zeros((3, 3)))
         key = jax.random.key(0)
-        return init_state(key, net, optimizer), rows, stats, jnp.zeros(()), key
+        rates = jax.tree.map(lambda _: jnp.zeros(()), net.param_shapes())
+        return init_state(key, net, optimizer), rows, stats, rates, key
 
     return jax.eval_shape(arguments)
 

@@ -67,8 +67,22 @@ def scaled(run: Run, epochs: int) -> Run:
     """The run with all phases of its schedule longer or shorter by one factor, or as it
     is for 0 epochs."""
     epochs = epochs or run.epochs
-    drops = tuple(drop * epochs / run.epochs for drop in run.optim.drop_epochs)
-    return replace(run, epochs=epochs, optim=replace(run.optim, drop_epochs=drops))
+
+    def moved(epoch: float) -> float:
+        return epoch * epochs / run.epochs
+
+    augment, optim = run.augment, run.optim
+    return replace(
+        run,
+        epochs=epochs,
+        augment=replace(augment, colour_epochs=moved(augment.colour_epochs)),
+        optim=replace(
+            optim,
+            drop_epochs=tuple(map(moved, optim.drop_epochs)),
+            layer_drop={k: moved(epoch) for k, epoch in optim.layer_drop.items()},
+            layer_freeze={k: moved(epoch) for k, epoch in optim.layer_freeze.items()},
+        ),
+    )
 
 
 class Experiment:

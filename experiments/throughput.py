@@ -54,7 +54,7 @@ from alexvgg_jax.loss import cross_entropy
 from alexvgg_jax.mesh import make_mesh, place
 from alexvgg_jax.models import Model, build, summary
 from alexvgg_jax.models.layers import Conv, Dense, Layer, Local, Shape
-from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.optim import learning_rates, original_sgd
 from alexvgg_jax.step import compile_steps, compiler_options
 
 BATCHES = {
@@ -105,13 +105,13 @@ def in_jax(name: str, batch: int) -> Steps:
     rows = place(Batch(images, labels, np.ones(batch, bool)), mesh)
     stats = Statistics(jnp.full(images.shape[1:], 127.0), jnp.eye(3))
     steps = compile_steps(net, original_sgd(Optim()), config, mesh)
-    key, rate = jax.random.key(0), jnp.float32(0.001)
+    key, rates = jax.random.key(0), learning_rates(Optim(0.001), net.param_shapes())
     state = None
 
     def training():
         nonlocal state
         state = steps.init(key) if state is None else state
-        state, metrics = steps.train(state, rows, stats, rate, key)
+        state, metrics = steps.train(state, rows, stats, rates, key)
         return jax.block_until_ready(metrics)
 
     def loss(params, images):

@@ -74,6 +74,18 @@ def test_a_signal_while_testing_stops_the_run_too(straight, tmp_path, monkeypatc
     assert untimed(resumed.history) == untimed(straight.history)
 
 
+def test_colour_noise_ends(tmp_path):
+    """As in the log of net 145: what follows is the run that never had the noise."""
+    ending = replace(RUN, augment=replace(RUN.augment, colour_epochs=1.0), epochs=2)
+    ended = loop.train(ending, tmp_path / "ending")
+    loop.train(replace(RUN, epochs=1), tmp_path / "run")
+    settings = tmp_path / "run" / "run.json"
+    settings.write_text(settings.read_text().replace('"colour": 0.1', '"colour": 0.0'))
+    without = replace(RUN, augment=replace(RUN.augment, colour=0.0), epochs=2)
+    resumed = loop.train(without, tmp_path / "run", resume=True)
+    chex.assert_trees_all_equal(ended.params, resumed.params)
+
+
 def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp_path):
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
     longer = loop.train(RUN, tmp_path / "run", resume=True)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import pytest
 
 from alexvgg_jax.config import RECIPES, Optim
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.optim import learning_rate, original_sgd
+from alexvgg_jax.optim import learning_rate, learning_rates, original_sgd
 
 RATES = (0.1, 0.1, 0.1, 0.01, 0.01, 0.01)  # with a drop in the middle
 SHAPES = {
@@ -36,14 +37,15 @@ def walk(optim: Optim, rates=RATES):
     state = rule.init(params)
 
     @jax.jit
-    def step(params, state, gradients, rate):
-        updates, state = rule.update(gradients, state, params, rate=rate)
+    def step(params, state, gradients, rates):
+        updates, state = rule.update(gradients, state, params, rates=rates)
         return optax.apply_updates(params, updates), state
 
     history = []
     for i, rate in enumerate(rates):
         gradients = jax.tree.map(jnp.asarray, draw(i))
-        params, state = step(params, state, gradients, jnp.float32(rate))
+        rates_now = learning_rates(replace(optim, rate=rate), SHAPES)
+        params, state = step(params, state, gradients, rates_now)
         history.append(params)
     return history
 
@@ -115,8 +117,10 @@ def test_without_a_gradient_the_velocity_fades_at_its_own_pace():
     """AlexNet §5 decay: after the rate became 0, w still moves by 0.9 of its step."""
     rule = original_sgd(Optim())
     params = {"fc10": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-    updates, state = rule.update(params, rule.init(params), params, rate=0.01)
-    after, _ = rule.update(params, state, params, rate=0.0)
+    state, rates = rule.init(params), learning_rates(Optim(0.01), params)
+    updates, state = rule.update(params, state, params, rates=rates)
+    rates = learning_rates(Optim(0.0), params)
+    after, _ = rule.update(params, state, params, rates=rates)
     assert_close(after, jax.tree.map(lambda u: 0.9 * u, updates))
 
 
@@ -125,7 +129,8 @@ def test_biases_move_twice_as_fast_and_do_not_decay():
     rule = original_sgd(Optim(weight_decay=0.5))
     params = {"fc10": {"kernel": jnp.full((2, 2), 4.0), "bias": jnp.full(2, 4.0)}}
     gradients = jax.tree.map(jnp.ones_like, params)
-    updates, _ = rule.update(gradients, rule.init(params), params, rate=0.01)
+    rates = learning_rates(Optim(0.01), params)
+    updates, _ = rule.update(gradients, rule.init(params), params, rates=rates)
     np.testing.assert_allclose(updates["fc10"]["kernel"], -0.01 * (1 + 0.5 * 4), 1e-6)
     np.testing.assert_allclose(updates["fc10"]["bias"], -0.01 * 2, 1e-6)
 
@@ -137,24 +142,42 @@ def test_decay_of_a_layer_of_its_own():
     params = {"conv1": ones, "fc64": ones, "fc10": ones}
     rule = original_sgd(optim)
     nothing = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = rule.update(nothing, rule.init(params), params, rate=1.0)
+    rates = learning_rates(Optim(1.0), params)
+    updates, _ = rule.update(nothing, rule.init(params), params, rates=rates)
     decays = {layer: -float(parts["kernel"][0, 0]) for layer, parts in updates.items()}
     assert decays == pytest.approx({"conv1": 0.004, "fc64": 0.03, "fc10": 0.03})
     assert all((parts["bias"] == 0).all() for parts in updates.values())
 
 
 def test_rate_of_a_layer_of_its_own():
-    """AlexNet §5 schedule: the program's net 145 froze conv1 in the end."""
-    ones = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    params = {"conv1": ones, "conv2": ones, "fc8": ones}
-    rule = original_sgd(Optim(layer_rate={"conv1": 0.0, "conv2": 0.1}))
-    updates, _ = rule.update(params, rule.init(params), params, rate=1.0)
-    assert all((leaf == 0).all() for leaf in updates["conv1"].values())
-    for part, leaf in updates["conv2"].items():
-        np.testing.assert_allclose(leaf, 0.1 * updates["fc8"][part], 1e-6)
+    optim = Optim(rate=1.0, layer_rate={"conv2": 0.5})
+    rates = learning_rates(optim, ("conv2", "fc8"))
+    assert rates["conv2"] == {"kernel": 0.5, "bias": 1.0}
+    assert rates["fc8"] == {"kernel": 1.0, "bias": 2.0}
 
 
-@pytest.mark.parametrize("field", ["layer_decay", "layer_rate"])
+def test_the_schedule_of_net_145():
+    """AlexNet §5 schedule: as `layer-params-145.cfg` logs it, which the paper does not.
+
+    The biases' rate stays at 0.02; conv1's falls once more at 67 and is 0 from 72.
+    """
+    _, recipe = RECIPES["alexnet-source"]
+    rates = [
+        learning_rates(recipe.optim, ("conv1", "conv2"), epoch)
+        for epoch in range(recipe.epochs)
+    ]
+    others = [0.01] * 25 + [1e-3] * 26 + [1e-4] * 28 + [1e-5] * 12
+    first = [0.01] * 25 + [1e-3] * 26 + [1e-4] * 16 + [1e-5] * 5 + [0.0] * 19
+    assert [float(r["conv2"]["kernel"]) for r in rates] == pytest.approx(others)
+    assert [float(r["conv1"]["kernel"]) for r in rates] == pytest.approx(first)
+    assert [float(r["conv2"]["bias"]) for r in rates] == pytest.approx([0.02] * 91)
+    assert rates[71]["conv1"]["bias"] == pytest.approx(0.002)
+    assert rates[72]["conv1"]["bias"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "field", ["layer_decay", "layer_rate", "layer_drop", "layer_freeze"]
+)
 def test_an_unknown_layer_is_named(field):
     rule = original_sgd(Optim(**{field: {"fc11": 0.03}}))
     params = {"fc10": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}

@@ -18,7 +18,7 @@ from alexvgg_jax.mesh import make_mesh, place
 from alexvgg_jax.models import Model, build
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
 from alexvgg_jax.models.parallel import apply_on, exchanged, param_shardings
-from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.optim import learning_rates, original_sgd
 from alexvgg_jax.step import Steps, compile_steps, gradients
 
 # AlexNet's kinds of layers and its groups, small.
@@ -74,17 +74,17 @@ def random_batch(seed: int, rows: int = 16) -> Batch:
 
 
 def steps_on(split: Mesh, net: Model = NET, config=AUGMENT, **how) -> Steps:
-    optimizer = original_sgd(Optim(rate=0.01))
-    return compile_steps(net, optimizer, config, make_mesh(split), **how)
+    return compile_steps(net, original_sgd(Optim()), config, make_mesh(split), **how)
 
 
 def train(split: Mesh, count: int = 3, config=AUGMENT, net: Model = NET, **how):
     """The state after some steps, and the loss of each."""
     mesh, steps = make_mesh(split), steps_on(split, net, config, **how)
     state, losses = steps.init(jax.random.key(0)), []
+    rates = learning_rates(Optim(rate=1e-3), net.param_shapes())
     for step in range(count):
-        batch, rate = place(random_batch(step), mesh), jnp.float32(1e-3)
-        state, metrics = steps.train(state, batch, STATS, rate, jax.random.key(1))
+        batch = place(random_batch(step), mesh)
+        state, metrics = steps.train(state, batch, STATS, rates, jax.random.key(1))
         losses.append(float(metrics.loss))
     return jax.device_get(state), losses
 

@@ -10,7 +10,7 @@ from alexvgg_jax.evaluate import evaluate
 from alexvgg_jax.mesh import make_mesh, place
 from alexvgg_jax.models import Model
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
-from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.optim import learning_rates, original_sgd
 from alexvgg_jax.step import CPU_OPTIONS, _known, compile_steps, compiler_options
 
 NET = Model(
@@ -28,6 +28,7 @@ NET = Model(
     image_size=12,
 )
 AUGMENT = Augment(crop=12, mirror=True, colour=0.1)
+RATES = learning_rates(Optim(rate=0.001), NET.param_shapes())
 STATS = Statistics(jnp.full((16, 16, 3), 120.0), 30 * jnp.eye(3))
 
 
@@ -42,12 +43,12 @@ def random_batch(seed: int, rows: int = 16) -> Batch:
 
 def losses(devices: int, steps: int) -> list[float]:
     mesh = make_mesh(Mesh(devices=devices))
-    compiled = compile_steps(NET, original_sgd(Optim(rate=0.001)), AUGMENT, mesh)
+    compiled = compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
     state, key = compiled.init(jax.random.key(0)), jax.random.key(1)
     found = []
     for step in range(steps):
         batch = place(random_batch(step % 3), mesh)
-        state, metrics = compiled.train(state, batch, STATS, jnp.float32(0.001), key)
+        state, metrics = compiled.train(state, batch, STATS, RATES, key)
         found.append(float(metrics.loss) / float(metrics.count))
     assert int(state.step) == steps
     return found
@@ -60,7 +61,7 @@ def test_weights_are_updated_in_place():
     steps = compile_steps(NET, optimizer, AUGMENT, mesh)
     key = jax.random.key(0)
     state = jax.eval_shape(steps.init, key)
-    arguments = (state, place(random_batch(0), mesh), STATS, jnp.float32(0.001), key)
+    arguments = (state, place(random_batch(0), mesh), STATS, RATES, key)
     lines = steps.train.lower(*arguments).compile().as_text().splitlines()
     for kernel in ("f32[3,3,4,8]", "f32[288,10]"):
         written = [line for line in lines if f"= {kernel}" in line]
@@ -96,7 +97,7 @@ def test_the_old_state_is_donated_to_the_new():
     compiled = compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
     state = compiled.init(jax.random.key(0))
     batch = place(random_batch(0), mesh)
-    compiled.train(state, batch, STATS, jnp.float32(0.001), jax.random.key(1))
+    compiled.train(state, batch, STATS, RATES, jax.random.key(1))
     assert state.params["fc3"]["kernel"].is_deleted()
 
 
