@@ -200,7 +200,8 @@ class Report:
             raise InputError(f"--results {self.results}: no such folder")
         results = report.read_all(self.results)
         folder = Path(os.path.relpath(self.results, self.out.parent)).as_posix()
-        report.write_text(report.page(results, folder), self.out)
+        drawn = report.pictures(results, self.results)
+        report.write_text(report.page(results, folder, drawn), self.out)
         print(f"wrote {self.out}")
 
 

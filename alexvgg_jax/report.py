@@ -9,7 +9,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Result:
 
     name: str  # of the experiment's file
     command: str
-    commit: str  # of the code that trained; more than one if it changed on the way
+    commit: str  # of the code that trained and judged; more than one if it changed
     machine: dict[str, Any]
     data: dict[str, Any]
     seeds: list[int]
@@ -86,7 +86,7 @@ def estimate(values: Sequence[float]) -> Value:
 def verdict(effect: Value, above: float = 0.0) -> str:
     """The rule of every experiment: is the effect above that, by two standard errors?
 
-    Two of them are what one in twenty differences of three seeds by chance exceeds.
+    Three seeds an arm exceed that by chance in one of seventeen, to either side.
     """
     if "error" not in effect:
         return "undecided: one seed has no standard error"
@@ -173,19 +173,38 @@ def write_text(text: str, path: Path) -> None:
 def read(path: Path) -> Result:
     """The result in a file. InputError if it holds none."""
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        findings = {t: Finding(**found) for t, found in fields["findings"].items()}
-        return Result(**{**fields, "findings": findings})
+        return _result(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not an experiment's result: {error}") from None
+        raise InputError(f"{path}: not an experiment's result: {error!r}") from None
+
+
+def _result(fields: dict[str, Any]) -> Result:
+    findings = {tag: Finding(**found) for tag, found in fields["findings"].items()}
+    result = Result(**{**fields, "findings": findings})
+    for tag, found in findings.items():  # what is there must be what can be shown
+        paper.claim(tag)
+        for value in found.ours.values():
+            show(value)
+    _about(result)
+    return result
 
 
 def read_all(folder: Path) -> dict[str, Result]:
-    """The results of experiments in a folder, by name; benchmarks have no findings."""
-    results = {}
+    """The results of experiments in a folder, by name; benchmarks have no findings.
+    InputError if a file is damaged, or if two have found something about one claim."""
+    results: dict[str, Result] = {}
     for path in sorted(folder.glob("*.json")):
-        if "findings" in path.read_text(encoding="utf-8"):
-            results[path.stem] = read(path)
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON: {error}") from None
+        if not (isinstance(fields, dict) and "findings" in fields):
+            continue
+        result = read(path)
+        for name, other in results.items():
+            if twice := result.findings.keys() & other.findings.keys():
+                raise InputError(f"{path} and {name}.json: both of {min(twice)}")
+        results[path.stem] = result
     return results
 
 
@@ -227,12 +246,14 @@ def write_table(drawn: RenderableType, path: Path, width: int = 88) -> None:
 
 
 def show(figure: Value | None) -> str:
+    """Mean and deviation or standard error, to a hundredth; a lone figure as it is."""
     if figure is None:
         return "-"
-    mean = f"{figure['mean']:.2f}"
     if "error" in figure:
-        return f"{mean} ± {figure['error']:.2f} (s.e.)"
-    return f"{mean} ± {figure['deviation']:.2f}" if "deviation" in figure else mean
+        return f"{figure['mean']:.2f} ± {figure['error']:.2f} (s.e.)"
+    if "deviation" in figure:
+        return f"{figure['mean']:.2f} ± {figure['deviation']:.2f}"
+    return f"{figure['mean']:.4g}"
 
 
 def draw_filters(
@@ -252,7 +273,7 @@ def draw_filters(
     across = 8 if panels[0].shape[3] > 16 else 4
     down = -(-panels[0].shape[3] // across)
     figure = Figure(figsize=(3.2 * towers, 3.2 * down / across + 0.4))
-    figure.set_layout_engine("constrained")
+    figure.set_layout_engine("constrained", wspace=0.2)
     for number, (axes, panel) in enumerate(
         zip(figure.subplots(1, towers, squeeze=False)[0], panels, strict=True), start=1
     ):
@@ -301,8 +322,9 @@ def plot_curves(
     for number, curve in enumerate(curves):
         for i, points in enumerate(curve.seeds):
             label = curve.label if i == 0 else None
+            style = curve.style if len(points) > 1 else "."
             axes.plot(
-                *zip(*points, strict=True), curve.style, color=f"C{number}", label=label
+                *zip(*points, strict=True), style, color=f"C{number}", label=label
             )
     if level is not None:
         axes.axhline(level, color="grey", linestyle=":", linewidth=1)
@@ -321,7 +343,7 @@ def plot_arms(
     figure: str,
     other: str | None = None,
 ) -> None:
-    """A bar an arm as high as the mean of `figure`, a dot a seed; `other` beside it."""
+    """A line an arm at the mean of `figure`, a dot a seed; `other` beside it."""
     from matplotlib.figure import Figure  # 0.5 s to import
 
     shown = [figure] if other is None else [figure, other]
@@ -332,14 +354,14 @@ def plot_arms(
         for place, seeds in enumerate(arms.values()):
             found = [seed[name] for seed in seeds]
             x = place + (number - (len(shown) - 1) / 2) * width
-            label = name if place == 0 and other else None
+            label = name if place == 0 and other else ""
             mean, colour = statistics.fmean(found), f"C{number}"
-            axes.bar(x, mean, width, color=colour, label=label, alpha=0.6)
-            axes.plot([x] * len(found), found, "k.", markersize=4)
+            axes.hlines(mean, x - width / 2, x + width / 2, color=colour, label=label)
+            axes.plot([x] * len(found), found, ".", color=colour, alpha=0.6)
             values += found
     low, span = min(values), np.ptp(values) + 0.5
     axes.set(title=title, ylabel=figure if other is None else "%")
-    axes.set_ylim(max(0.0, low - 0.5 * span), low + 1.1 * span)
+    axes.set_ylim(max(0.0, low - 0.2 * span), low + 1.1 * span)
     names = [name.replace(", ", ",\n") for name in arms]
     axes.set_xticks(range(len(arms)), names, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)
@@ -349,34 +371,45 @@ def plot_arms(
     drawn.savefig(path, dpi=150)
 
 
-def page(results: Mapping[str, Result], folder: str) -> str:
+def pictures(results: Iterable[str], folder: Path) -> dict[str, list[str]]:
+    """The names of the PNG files in a folder that belong to each result."""
+    names = sorted(path.name for path in folder.glob("*.png"))
+    return {
+        result: [n for n in names if n.startswith((f"{result}.", f"{result}_"))]
+        for result in results
+    }
+
+
+def page(
+    results: Mapping[str, Result], folder: str, drawn: Mapping[str, Sequence[str]]
+) -> str:
     """Every claim of both papers as Markdown: published, ours, the verdict; then what
     each experiment measured. `results` are those of the experiments by name, whose
-    plots are in `folder`, as the page links to it."""
+    plots, the `pictures`, are in `folder`, as the page links to it."""
     found = {tag: result for result in results.values() for tag in result.findings}
     lines = [
         "# Every claim, and what we measured",
         "",
         "Rendered by `python -m alexvgg_jax report` from the JSON files in "
         f"`{folder}/`. Published figures are those of the papers, on ImageNet unless "
-        "their name says otherwise; ours are those of the data set that is named.",
+        "their name says otherwise.",
         "",
-        "| claim | | published | ours | verdict | seconds |",
-        "|---|---|---|---|---|---:|",
+        "| claim | | published | ours | data | verdict | seconds |",
+        "|---|---|---|---|---|---|---:|",
     ]
     for claim in paper.CLAIMS:
-        verdict, ours, seconds = _unmeasured(claim), "", ""
+        verdict, ours, data, seconds = _unmeasured(claim), "", "", ""
         if claim.tag in found:
             result = found[claim.tag]
             finding = result.findings[claim.tag]
             verdict = f"[{finding.verdict}](#{result.name})"
             ours = _brief({name: show(value) for name, value in finding.ours.items()})
-            seconds = f"{result.seconds:,.0f}"
+            data, seconds = result.data["set"], f"{result.seconds:,.0f}"
         published = _brief({name: f"{n:g}" for name, n in claim.published.items()})
-        cells = (claim.tag, claim.sentence, published, ours, verdict, seconds)
+        cells = (claim.tag, claim.sentence, published, ours, data, verdict, seconds)
         lines.append(f"| {' | '.join(cells)} |")
-    for result in results.values():
-        lines += _section(result, folder)
+    for name, result in results.items():
+        lines += _section(result, [f"{folder}/{n}" for n in drawn.get(name, ())])
     return "\n".join(lines) + "\n"
 
 
@@ -393,16 +426,23 @@ def _unmeasured(claim: paper.Claim) -> str:
     return "no experiment; its code is tested" if claim.code else "not tested"
 
 
-def _section(result: Result, folder: str) -> list[str]:
-    lines = ["", f"## {result.name}", "", f"    {result.command}", ""]
-    lines += [
-        f"{result.data['set']}, {len(result.seeds)} seeds, {result.seconds:,.0f} s of "
-        f"training on {result.machine['processor']}, {result.machine['devices']}, "
-        f"{result.machine['cores']} core{'s' * (result.machine['cores'] > 1)}; "
-        f"commit {result.commit[:12]}.",
-        "",
-        f"![{result.name}]({folder}/{result.name}.png)",
-    ]
+def _about(result: Result) -> str:
+    seeds, cores = len(result.seeds), result.machine["cores"]
+    commits = (
+        found[:12] + "+" * found.endswith("+") for found in result.commit.split(", ")
+    )
+    return (
+        f"{result.data['set']}, {seeds} seed{'s' * (seeds > 1)}, "
+        f"{result.seconds:,.0f} s of training on {result.machine['processor']}, "
+        f"{result.machine['devices']}, {cores} core{'s' * (cores > 1)}; commit "
+        f"{', '.join(commits)}."
+    )
+
+
+def _section(result: Result, links: Sequence[str]) -> list[str]:
+    lines = ["", f"## {result.name}", "", f"    {result.command}", "", _about(result)]
+    for link in links:
+        lines += ["", f"![{result.name}]({link})"]
     for tag, finding in result.findings.items():
         lines += ["", f"**{tag}**: {finding.verdict}", ""]
         lines += ["| figure | published | ours | gap |", "|---|---:|---:|---:|"]

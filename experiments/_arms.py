@@ -1,9 +1,11 @@
 """What every experiment shares: options, the runs of its arms, the result's files."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,33 +104,75 @@ class Experiment:
         if given.data == "digits" and not given.epochs:
             given = replace(given, epochs=DIGITS_EPOCHS)
         self.name, self.given = name, given
-        self.commit = report.commit()  # before anyone edits while it runs
+        self.source = open_source(Data(given.data), "train")
+        self.path = given.out / f"{name}.json"
+        self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
-        self._path = given.out / f"{name}.json"
-        if not given.resume and self._path.exists():
-            raise InputError(
-                f"{self._path} holds an earlier result: --resume goes on with its "
-                "runs, another --out starts anew"
-            )
+        if self.path.exists():
+            self._check_earlier()
         # Seeds and rates are arguments of one program, which is compiled once.
         jax.config.update("jax_compilation_cache_dir", str(self._runs / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         self._trained: dict[Path, float] = {}  # folder -> seconds
 
+    def _check_earlier(self) -> None:
+        """InputError if a result is there that this experiment must not replace."""
+        there, sets = report.read(self.path), self.source.about
+        if not self.given.resume:
+            raise InputError(
+                f"{self.path} holds an earlier result: --resume goes on with its "
+                "runs, another --out starts anew"
+            )
+        if there.data["set"] != sets:
+            raise InputError(
+                f"{self.path} is a result of {there.data['set']}, not of {sets}: use "
+                "another --out"
+            )
+        if len(there.seeds) > self.given.seeds:
+            raise InputError(
+                f"--seeds {self.given.seeds}: {self.path} has {len(there.seeds)}; use "
+                "another --out for fewer"
+            )
+
     def train(self, arm: str, run: Run) -> loop.Trained:
-        """`run` on the experiment's data, from its newest checkpoint if it has one."""
+        """`run` on the experiment's data, from its newest checkpoint if it has one.
+
+        Raises InputError if it went further already: its parameters are then others.
+        """
+        directory, trained = self._train(arm, run)
+        if (epochs := len(trained.history)) > run.epochs:
+            raise InputError(
+                f"{directory} has {epochs} epochs, not {run.epochs}: use another --out "
+                "for fewer"
+            )
+        return trained
+
+    def history(self, arm: str, run: Run) -> list[loop.Epoch]:
+        """What `run` went through in its epochs, be it that it went further."""
+        return self._train(arm, run)[1].history[: run.epochs]
+
+    def _train(self, arm: str, run: Run) -> tuple[Path, loop.Trained]:
         data = replace(run.data, name=self.given.data)
         run = replace(run, data=data, mesh=Mesh(self.given.devices))
         directory = self._folder(run) / f"seed{run.seed}"
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
-        started = (directory / "run.json").exists()
-        if not started:
-            directory.mkdir(parents=True, exist_ok=True)
-            (directory / "commit").write_text(self.commit)
-        trained = loop.train(run, directory, resume=started)
-        history = trained.history[: run.epochs]  # an earlier one can have gone further
-        self._trained[directory] = sum(epoch.seconds for epoch in history)
-        return trained._replace(history=history)
+        with alone(directory):
+            self._trained[directory] = 0.0
+            self._sign(directory, run.epochs)
+            resume = (directory / loop.SETTINGS).exists()
+            trained = loop.train(run, directory, resume=resume)
+        seconds = (epoch.seconds for epoch in trained.history[: run.epochs])
+        self._trained[directory] = sum(seconds)
+        return directory, trained
+
+    def _sign(self, directory: Path, epochs: int) -> None:
+        """Note the commit that trains there, behind those that already did."""
+        metrics, path = directory / "metrics.jsonl", directory / "commit"
+        if metrics.exists() and f'"epoch": {epochs},' in metrics.read_text():
+            return  # nothing is left to train
+        begun = any((directory / "checkpoints").glob("[0-9]*"))
+        before = path.read_text().split() if begun else []
+        path.write_text("\n".join(dict.fromkeys([*before, self._commit])))
 
     def _folder(self, run: Run) -> Path:
         # Defaults are left out, so that a new setting changes no folder's name.
@@ -139,14 +183,15 @@ class Experiment:
         return self._runs / f"{run.model.name}-{Path(run.data.name).name}-{digest}"
 
     def arms(
-        self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
+        self, runs: Mapping[str, Run], views: tuple[Views, ...] = (), seeds: int = 0
     ) -> dict[str, list[dict[str, Any]]]:
-        """arm -> what each seed measures, its schedule scaled to --epochs.
+        """arm -> what each of --seeds (or of so many) measures, its schedule scaled to
+        --epochs.
 
         A net that diverges counts with the errors of chance.
         """
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
-        for seed in range(self.given.seeds):
+        for seed in range(seeds or self.given.seeds):
             for arm, run in runs.items():
                 run = scaled(replace(run, seed=seed), self.given.epochs)
                 try:
@@ -157,7 +202,7 @@ class Experiment:
         return found
 
     def _chance(self, epochs: int, views: tuple[Views, ...]) -> dict[str, Any]:
-        classes = len(open_source(Data(self.given.data), "train").classes)
+        classes = len(self.source.classes)
         top1, top5 = (100 - 100 * min(k / classes, 1) for k in (1, 5))
         names = (TEST, TRAINING, *(MORE_VIEWS[kind] for kind in views))
         return dict.fromkeys(names, top1) | {
@@ -179,15 +224,19 @@ class Experiment:
 
         `findings` are our figures and the verdict of each claim's tag.
         """
-        data = Data(self.given.data)
-        train, test = open_source(data, "train"), open_source(data, "test")
-        commits = {(folder / "commit").read_text() for folder in self._trained}
+        test = open_source(Data(self.given.data), "test")
+        signed = (folder / "commit" for folder in self._trained)
+        commits = {c for path in signed for c in path.read_text().split()}
         result = report.Result(
             name=self.name,
             command=report.command(),
-            commit=", ".join(sorted(commits)),
+            commit=", ".join(sorted(commits | {self._commit})),
             machine=report.machine(),
-            data={"set": train.about, "train": train.count, "test": test.count},
+            data={
+                "set": self.source.about,
+                "train": self.source.count,
+                "test": test.count,
+            },
             seeds=list(range(self.given.seeds)),
             seconds=round(sum(self._trained.values(), 0.0), 1),
             findings={
@@ -196,12 +245,24 @@ class Experiment:
             },
             arms={arm: list(seeds) for arm, seeds in arms.items()},
         )
-        report.write(result, self._path)
-        result = report.read(self._path)  # what is drawn is what was written
-        report.write_table(report.tables(result), self._path.with_suffix(".txt"))
-        draw(result, self._path.with_suffix(".png"))
+        report.write(result, self.path)
+        result = report.read(self.path)  # what is drawn is what was written
+        report.write_table(report.tables(result), self.path.with_suffix(".txt"))
+        draw(result, self.path.with_suffix(".png"))
         Console().print(report.tables(result))
-        print(f"wrote {self._path}, and beside it the table (.txt) and the plot (.png)")
+        print(f"wrote {self.path}, and beside it the table (.txt) and the plot (.png)")
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """InputError if another program works in that folder."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{directory}: another program is at it") from None
+        yield
 
 
 def _flat(run: Run) -> dict[str, Any]:

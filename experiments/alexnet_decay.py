@@ -15,7 +15,7 @@ from dataclasses import replace
 from _arms import SMALL, TEST, TRAINING, Experiment, Options, bars, each, options
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, spread, verdict
+from alexvgg_jax.report import difference, verdict
 
 PAPER, WITHOUT = "0.0005 (paper)", "no decay"
 ARMS = {
@@ -28,9 +28,6 @@ def main() -> None:
     experiment = Experiment("alexnet_decay", options(__doc__, Options()))
     arms = experiment.arms(ARMS)
     ours = {
-        "batch": spread([float(SMALL.batch)]),
-        "momentum": spread([SMALL.optim.momentum]),
-        "weight decay": spread([SMALL.optim.weight_decay]),
         "training error, points": difference(arms[PAPER], arms[WITHOUT], TRAINING),
         **each(arms, TRAINING),
         **each(arms, TEST),

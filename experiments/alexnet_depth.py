@@ -15,7 +15,7 @@ much, undecided between.
 from _arms import SMALL, TEST, Experiment, Options, bars, each, options, switched, worst
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, verdict
+from alexvgg_jax.report import difference, spread, verdict
 
 WHOLE = "whole"
 LAYERS = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
@@ -32,10 +32,9 @@ def main() -> None:
         f"{arm}, points": difference(seeds, arms[WHOLE], TEST)
         for arm, seeds in shallower.items()
     }
-    together = [seed for seeds in shallower.values() for seed in seeds]
     ours = {
-        "top-1 error points, one middle layer removed": difference(
-            together, arms[WHOLE], TEST
+        "top-1 error points, one middle layer removed": spread(
+            [points["mean"] for points in lost.values()]
         ),
         **lost,
         **each(arms, TEST),

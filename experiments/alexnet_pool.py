@@ -2,7 +2,7 @@
 
 `alexnet-small` with either; their maps have the same sizes. The published points are
 the overlapping net minus the other. The gap is the test error above the training error,
-both without noise.
+both without noise; "slightly more difficult to overfit", it shows, and decides nothing.
 
 Verdict: reproduced if the test error of 2/2 is higher by more than two standard errors,
 not reproduced if lower by as much, undecided between.

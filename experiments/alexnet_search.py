@@ -7,7 +7,8 @@ is stopped after two or four epochs if half of the others were better then. The 
 trained again by the whole schedule, on all training images, beside the paper's settings
 with the same seeds; the test set is first looked at then. No claim of the paper.
 
-The study is a SQLite file beside the runs: `--resume --trials 60` goes on with it.
+The study is a SQLite file beside the runs: a search that was cut short goes on with its
+trials, and `--resume --trials 60` adds more.
 
     pip install -e '.[search]'
     python experiments/alexnet_search.py                # digits
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
+import sqlalchemy.exc
 import tyro
 from _arms import SMALL, TEST, Experiment, Options, each, options, scaled, switched
 
@@ -27,6 +29,9 @@ from alexvgg_jax.config import Augment, Data, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, one_line
 
+PAPERS, BEST = "the paper's settings", "best found"
+State = optuna.trial.TrialState
+ENDED = (State.COMPLETE, State.PRUNED)
 RUNGS = (2, 4, 8)  # epochs after which a trial can be stopped; the last is its end
 HELD_OUT = 0.1  # of the training images
 PAPER: dict[str, Any] = {
@@ -82,10 +87,10 @@ def objective(trial: optuna.Trial, experiment: Experiment) -> float:
     for epochs in RUNGS:
         try:
             name = f"trial {trial.number}, {epochs} epochs"
-            trained = experiment.train(name, replace(run, epochs=epochs))
+            history = experiment.history(name, replace(run, epochs=epochs))
         except Diverged:
             raise optuna.TrialPruned from None
-        error = trained.history[-1].test_error
+        error = history[-1].test_error
         trial.report(error, epochs)
         if trial.should_prune():
             raise optuna.TrialPruned
@@ -96,48 +101,93 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
     """The study with so many trials, those that were cut short begun again."""
     given = experiment.given
     given.out.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        storage=f"sqlite:///{given.out}/alexnet_search.db",
-        study_name=Path(given.data).name,
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=8),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
-    )
+    path = given.out / "alexnet_search.db"
+    try:
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name=Path(given.data).name,
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+        )
+        begun = study.get_trials(states=(State.RUNNING, State.WAITING))
+    except sqlalchemy.exc.DatabaseError as error:
+        raise InputError(f"{path}: not a study: {error.args[0]}") from None
     if not study.trials:
         study.enqueue_trial({**PAPER})
-    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
-    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    while len(study.get_trials(deepcopy=False, states=ended)) < trials:
-        study.optimize(lambda trial: objective(trial, experiment), n_trials=1)
+    for trial in begun:  # of a program that was killed
+        if trial.state == State.RUNNING:
+            again(study, trial.number, trial.params)
+    while len(study.get_trials(deepcopy=False, states=ENDED)) < trials:
+        # Which point comes next depends on the trials before it alone.
+        study.sampler = optuna.samplers.TPESampler(
+            seed=len(study.trials), n_startup_trials=8
+        )
+        trial = study.ask()
+        try:
+            study.tell(trial, objective(trial, experiment))
+        except optuna.TrialPruned:
+            study.tell(trial, state=State.PRUNED)
+        except BaseException:
+            again(study, trial.number, trial.params)
+            raise
     return study
+
+
+def again(study: optuna.Study, number: int, point: dict[str, Any]) -> None:
+    """Try the point of a trial that was cut short once more."""
+    study.tell(number, state=State.FAIL)
+    study.enqueue_trial(point)
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
     """How much of the variance of the error each setting explains."""
-    if len({trial.value for trial in study.get_trials() if trial.value}) < 2:
+    complete = study.get_trials(states=(State.COMPLETE,))
+    if len({trial.value for trial in complete}) < 2:
         return {}
     return optuna.importance.get_param_importances(study)
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: report.Result, path: Path) -> None:
     """How much of the error's variance each setting explains; the best so far."""
     from matplotlib.figure import Figure  # 0.5 s to import
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    importance = dict(sorted(result["importance"].items(), key=lambda item: item[1]))
-    left.barh(list(importance), list(importance.values()), color="C0")
+    (importance,) = result.arms["importance"]
+    least_first = dict(sorted(importance.items(), key=lambda item: item[1]))
+    left.barh(list(least_first), list(least_first.values()), color="C0")
     left.set(title="importance (fANOVA)", xlim=(0, None))
-    ended = [t for t in result["trials"] if t["error, %"] is not None]
-    right.plot([t["number"] for t in ended], [t["error, %"] for t in ended], "k.")
-    best = [min(t["error, %"] for t in ended[: i + 1]) for i in range(len(ended))]
-    right.step([t["number"] for t in ended], best, where="post", color="C1")
-    right.set(title="held-out error, %, and the best so far", xlabel="trial")
+    points = {
+        state: [
+            (t["number"], t["error, %"])
+            for t in result.arms["trials"]
+            if t["state"] == state and t["error, %"] is not None
+        ]
+        for state in ("COMPLETE", "PRUNED")
+    }
+    for state, mark in (("COMPLETE", "k."), ("PRUNED", "x")):
+        if points[state]:
+            label = "whole" if state == "COMPLETE" else "stopped early"
+            right.plot(*zip(*points[state], strict=True), mark, label=label)
+    numbers, errors = zip(*points["COMPLETE"], strict=True)
+    best = [min(errors[: i + 1]) for i in range(len(errors))]
+    right.step(numbers, best, where="post", color="C1", label="best so far")
+    right.set(title="held-out error, %", xlabel="trial")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
+    tested = (
+        f"{name[:-3]}: {report.show(value)}%"
+        for name, value in each(retrained(result.arms), TEST).items()
+    )
+    figure.suptitle("; ".join([result.data["set"], *tested]), fontsize="medium")
     figure.savefig(path, dpi=150)
+
+
+def retrained(arms: dict[str, Any]) -> dict[str, Any]:
+    return {arm: arms[arm] for arm in (PAPERS, BEST)}
 
 
 def main() -> None:
@@ -147,28 +197,18 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment("alexnet_search", given.shared)
     study = search(experiment, given.trials)
-    arms = experiment.arms({"paper": SMALL, "best found": run_of(study.best_params)})
-    result = {
-        "name": experiment.name,
-        "command": report.command(),
-        "commit": experiment.commit,
-        "machine": report.machine(),
-        "data": given.shared.data,
-        "best": study.best_params,
-        "paper": PAPER,
-        "importance": importance(study),
-        "trials": [
-            {"number": t.number, "error, %": t.value, "state": t.state.name} | t.params
-            for t in study.trials
-        ],
-        "arms": arms,
-    }
-    path = given.shared.out / "alexnet_search.json"
-    report.write_json(result, path)
-    draw(result, path.with_suffix(".png"))
+    if not study.get_trials(states=(State.COMPLETE,)):
+        raise InputError(f"--trials {given.trials}: none of them came to its end")
+    arms = experiment.arms({PAPERS: SMALL, BEST: run_of(study.best_params)})
     for name, value in each(arms, TEST).items():
         print(f"{name[:-3]}: {report.show(value)}%")
-    print(f"wrote {path}, and beside it the plot (.png) and the study (.db)")
+    arms["settings"] = [{"of": PAPERS} | PAPER, {"of": BEST} | study.best_params]
+    arms["importance"] = [importance(study)]
+    arms["trials"] = [
+        {"number": t.number, "error, %": t.value, "state": t.state.name} | t.params
+        for t in study.trials
+    ]
+    experiment.finish({}, arms, draw)
 
 
 if __name__ == "__main__":

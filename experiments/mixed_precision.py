@@ -9,36 +9,21 @@ whose bfloat16 is several times as fast; the curves can be drawn anywhere.
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
-from _arms import Experiment, Options, options
+from _arms import TEST, Experiment, Options, curves, options
 
-from alexvgg_jax import report
 from alexvgg_jax.config import RECIPES, Compute
 from alexvgg_jax.errors import one_line
 
-
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Training loss against epochs."""
-    report.plot_curves(
-        [
-            report.Curve(compute, style, [seed["curve"] for seed in seeds])
-            for (compute, seeds), style in zip(
-                result["arms"].items(), ("-", "--"), strict=True
-            )
-        ],
-        path,
-        title=f"cifar-18pct, {result['data']}",
-        x="epochs",
-        y="training loss, nats",
-    )
+NET, EPOCHS = "cifar-18pct", 20
 
 
 def main() -> None:
-    given = options(__doc__, Options(epochs=20, seeds=2))
+    given = options(__doc__, Options(seeds=2))
+    given = replace(given, epochs=given.epochs or EPOCHS)
     experiment = Experiment("mixed_precision", given)
-    _, recipe = RECIPES["cifar-18pct"]
+    _, recipe = RECIPES[NET]
     arms: dict[str, list[dict[str, Any]]] = {}
     for compute in get_args(Compute):
         model = replace(recipe.model, compute=compute)
@@ -49,26 +34,17 @@ def main() -> None:
             arms[compute].append(
                 {
                     "seed": seed,
-                    "test error, %": history[-1].test_error,
+                    TEST: history[-1].test_error,
                     "seconds": sum(epoch.seconds for epoch in history),
                     "curve": [(float(e.epoch), e.train_loss) for e in history],
                 }
             )
-    result = {
-        "name": "mixed_precision",
-        "command": report.command(),
-        "commit": experiment.commit,
-        "machine": report.machine(),
-        "data": given.data,
-        "arms": arms,
-    }
-    path = given.out / "mixed_precision.json"
-    report.write_json(result, path)
-    draw(result, path.with_suffix(".png"))
     for compute, seeds in arms.items():
-        errors = ", ".join(f"{seed['test error, %']:.2f}%" for seed in seeds)
+        errors = ", ".join(f"{seed[TEST]:.2f}%" for seed in seeds)
         print(f"{compute}: test error {errors}")
-    print(f"wrote {path}, and beside it the plot (.png)")
+    experiment.finish(
+        {}, arms, curves(y="training loss, nats", dashed=("bfloat16",), title=NET)
+    )
 
 
 if __name__ == "__main__":
