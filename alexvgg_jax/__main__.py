@@ -3,10 +3,11 @@
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, NoReturn, get_origin
 
 import jax
 import tyro
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from alexvgg_jax import ledger, loop, memory, report
 from alexvgg_jax.config import RECIPES, Mesh, Run, Switches
-from alexvgg_jax.errors import InputError, one_line, short_usage
+from alexvgg_jax.errors import InputError, Stopped, one_line, short_usage
 from alexvgg_jax.mesh import join_hosts, make_mesh
 from alexvgg_jax.models import build, summary
 
@@ -84,18 +85,33 @@ class Train:
         folder = self.out or Path("runs") / name
         try:
             loop.train(run, folder, resume=self.resume)
-        except jax.errors.JaxRuntimeError as error:
+        except Stopped:
+            raise  # all hosts together
+        except BaseException as error:
             if jax.process_count() == 1:
                 raise
-            reason = str(error).splitlines()[0]
-            print(
-                f"another host has died ({reason}); --resume goes on from the last "
-                "checkpoint",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)  # an orderly end would wait for the dead
+            _end_alone(error)
         print(f"checkpoints and metrics are in {folder}")
+
+
+OF_ANOTHER_HOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "Gloo", "Socket closed")
+
+
+def _end_alone(error: BaseException) -> NoReturn:
+    """End one of several hosts: an orderly end would wait for the others, and they for
+    it."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, KeyboardInterrupt):
+        message = "interrupted"
+    elif not isinstance(error, InputError | OSError | jax.errors.JaxRuntimeError):
+        message = traceback.format_exc()
+    elif any(word in reason for word in OF_ANOTHER_HOST):
+        message = f"another host has died ({reason}); --resume goes on from the last "
+        message += "checkpoint"
+    else:
+        message = f"error: {reason}"
+    print(message, file=sys.stderr, flush=True)
+    os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
 @dataclass(frozen=True)
@@ -169,7 +185,7 @@ class Ledger:
             with Console(stderr=True).status("compiling"):
                 step = ledger.compiled(net, run.batch, mesh, run.augment, size, zero)
             found = ledger.read(step, net)
-            Console().print(ledger.table(net, run.batch, mesh, found, zero))
+            Console().print(ledger.table(net, run.batch, mesh, found))
 
 
 @dataclass(frozen=True)

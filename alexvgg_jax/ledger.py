@@ -166,15 +166,12 @@ def least(net: Model, batch: int, mesh: Mesh) -> dict[tuple[str, bool], int]:
     return {key: n for key, n in found.items() if n}
 
 
-def table(
-    net: Model, batch: int, mesh: Mesh, ledger: Ledger, zero: bool = False
-) -> Table:
-    """The ledger in bytes a device, beside what the net needs at least where every
-    device updates all parameters that it holds; a split update can need less."""
+def table(net: Model, batch: int, mesh: Mesh, ledger: Ledger) -> Table:
+    """The ledger in bytes a device, beside what the net needs at least."""
     needed = least(net, batch, mesh)
     axes = " x ".join(f"{n} {name}" for name, n in mesh.shape.items())
     title = f"{net.name}, {batch} images a step, devices {axes}"
-    caption = "at least: if every device updated all that it holds" if zero else None
+    caption = f"at least: what is exchanged being {net.compute}"
     drawn = Table(title=title, caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for heading in ("layer", "pass", "collectives (devices)", "bytes", "at least"):
         right, one_line = heading in ("bytes", "at least"), "coll" not in heading

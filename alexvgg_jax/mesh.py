@@ -1,9 +1,10 @@
 """The device mesh, how a step's arrays lie on it, and the hosts that share it."""
 
+import contextlib
 import importlib.util
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -73,7 +74,9 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
     if any(given) and not all(given):
         raise InputError("--coordinator, --hosts, --host: all three, or none of them")
     if all(given):
-        if hosts < 1 or not 0 <= host < hosts:
+        if hosts < 1:
+            raise InputError(f"--hosts {hosts}: at least 1")
+        if not 0 <= host < hosts:
             raise InputError(
                 f"--host {host}: from 0 to {hosts - 1}, --hosts being {hosts}"
             )
@@ -88,23 +91,37 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
     try:
         if all(given):
             jax.distributed.initialize(
-                coordinator, hosts, host, heartbeat_timeout_seconds=SILENCE
+                *(coordinator, hosts, host),
+                cluster_detection_method="deactivate",  # all devices, not one a task
+                heartbeat_timeout_seconds=SILENCE,
             )
         else:
-            jax.distributed.initialize(heartbeat_timeout_seconds=SILENCE)
-    except ValueError as error:
-        if any(given) or "coordinator_address" not in str(error):
-            raise InputError(f"the hosts of this job: {error}") from None
-    except RuntimeError as error:
-        first = str(error).splitlines()[0]
-        who = f"--coordinator {coordinator}" if all(given) else "the hosts of this job"
-        raise InputError(f"{who}: {first}") from None
+            with _no_pod_without_a_job():
+                jax.distributed.initialize(heartbeat_timeout_seconds=SILENCE)
+    except Exception as error:  # whatever a launcher's own package raises
+        if all(given) or "coordinator_address" not in str(error):
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            who = f"--coordinator {coordinator}" if all(given) else "this job's hosts"
+            raise InputError(f"{who}: {first}") from None
     for count in LAUNCHED:
-        if int(os.environ.get(count, 1)) > 1 and not jax.distributed.is_initialized():
+        if os.environ.get(count, "1") != "1" and not jax.distributed.is_initialized():
             raise InputError(
                 f"{count} is {os.environ[count]}, but jax cannot join the processes of "
                 "this launcher: give --coordinator, --hosts and --host"
             )
+
+
+@contextlib.contextmanager
+def _no_pod_without_a_job() -> Iterator[None]:
+    """To jax any pod of Kubernetes is part of a job, whose others it looks for."""
+    pod = "KUBERNETES_SERVICE_HOST"
+    alone = "JOB_COMPLETION_INDEX" not in os.environ
+    hidden = os.environ.pop(pod, None) if alone else None
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            os.environ[pod] = hidden
 
 
 def _finds_kubernetes() -> bool:

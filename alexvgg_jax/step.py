@@ -211,8 +211,7 @@ def compile_steps(
     params = updated = param_shardings(net, mesh)
     if zero:
         updated = jax.tree.map(_split_further, net.param_shapes(), params)
-        if updated == params:
-            raise InputError("--mesh.zero: no devices hold the same weights")
+        _check_split(net, params, updated)
         optimizer = _split_update(optimizer, updated, params)
     state = _layout(net, optimizer, whole, params, updated)
     apply = apply_on(net, mesh)
@@ -310,6 +309,19 @@ def _split_further(
     return NamedSharding(mesh, P(*spec))
 
 
+def _check_split(net: Model, params: Shardings, updated: Shardings) -> None:
+    """InputError if the devices would go on to update half of the net alike."""
+    shapes = jax.tree.leaves(net.param_shapes())
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updated), strict=True)
+    sizes = [math.prod(shape.shape) for shape in shapes]
+    split = sum(n for n, (a, b) in zip(sizes, pairs, strict=True) if a != b)
+    if split <= sum(sizes) / 2:
+        raise InputError(
+            f"--mesh.zero: of {sum(sizes):,} weights, {split:,} divide over devices "
+            "that hold the same ones"
+        )
+
+
 def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return (axis,) if isinstance(axis, str) else axis or ()
 
@@ -317,19 +329,17 @@ def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def _split_update(
     optimizer: optax.GradientTransformationExtraArgs, own: Shardings, all: Shardings
 ) -> optax.GradientTransformationExtraArgs:
-    """`optimizer` where each device updates its own part, and then gathers all."""
+    """`optimizer` where each device updates its own part, and then gathers all.
+
+    Gradients are summed for all first: the compilers of GPUs and TPUs make of a sum of
+    which a device keeps its own part one that gives it no more. Without that, the split
+    would spread into the gradients' own products, and gather activations for them.
+    """
+    lay_out = lax.with_sharding_constraint
 
     def update(updates, state, params=None, **extra):
-        updates, params = _laid_out(updates, own), _laid_out(params, own)
+        updates, params = lay_out((lay_out(updates, all), params), (own, own))
         updates, state = optimizer.update(updates, state, params, **extra)
-        return _laid_out(_laid_out(updates, own), all), state
+        return lay_out(updates, all), state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
-
-
-def _laid_out(params: Any, shardings: Shardings) -> Params:
-    found = {}
-    for layer, parts in params.items():
-        with jax.named_scope(layer):  # by which the ledger knows whose exchange it is
-            found[layer] = lax.with_sharding_constraint(parts, shardings[layer])
-    return found

@@ -99,16 +99,40 @@ def test_groups_that_are_not_named_are_of_all_devices():
     }
 
 
-def test_zero_gathers_what_the_devices_updated():
-    mesh = make_mesh(Mesh(devices=2))
-    ledger = read(compiled(NET, BATCH, mesh, CROP, 256, zero=True), NET)
-    gathered = sum(
-        n
-        for entry, n in ledger.items()
-        if entry.operation == "all-gather" and not entry.backward
-    )
-    # Of fc6 and fc7 the compiler has each device make all of its own gradient, which
-    # takes the inputs of every image but spares the sum.
-    inputs = BATCH * (6 * 6 * 256 + 4096)
-    assert gathered == FLOAT * (PARAMETERS + inputs) / 2
-    assert ledger.total() < FLOAT * PARAMETERS * 0.7
+@pytest.mark.parametrize("devices", [2, 8])
+def test_zero_gathers_what_each_device_updated(devices):
+    """And sums gradients as without it; a TPU then sums into parts."""
+    mesh = make_mesh(Mesh(devices=devices))
+    split = read(compiled(NET, BATCH, mesh, CROP, 256, zero=True), NET)
+    gathered = Entry("", False, "all-gather", devices)
+    assert split.pop(gathered) == FLOAT * PARAMETERS * (devices - 1) // devices
+    assert split == ledger_of(Mesh(devices=devices))
+
+
+def test_zero_of_towers_moves_nothing_between_them():
+    mesh = make_mesh(Mesh(devices=4, towers=True))
+    split = read(compiled(NET, BATCH, mesh, CROP, 256, zero=True), NET)
+    plain = ledger_of(Mesh(devices=4, towers=True))
+    more = {entry: n for entry, n in (split - plain).items()}
+    assert {entry.operation for entry in more} <= {"all-gather", "all-reduce"}
+    assert sum(more.values()) == pytest.approx(FLOAT * PARAMETERS / 4, rel=0.01)
+
+
+def test_what_is_received_of_a_result():
+    """Of n devices, by the definition of each operation."""
+    received = {
+        "all-gather": 300,
+        "all-reduce": 600,
+        "reduce-scatter": 1200,
+        "all-to-all": 300,
+    }
+    for operation, n in received.items():
+        line = f"%x.1 = f32[100]{{0}} {operation}(%y), replica_groups=[2,4]<=[8]"
+        assert read_text(line, NET) == {Entry("", False, operation, 4): n}
+
+
+def test_bfloat16_halves_what_must_be_exchanged():
+    mesh = make_mesh(Mesh(devices=2, towers=True))
+    half = build("alexnet-paper", compute="bfloat16")
+    whole = sum(least(NET, BATCH, mesh).values())
+    assert sum(least(half, BATCH, mesh).values()) == whole / 2

@@ -140,6 +140,24 @@ def test_a_pod_that_cannot_ask_for_the_others_does_not_train_alone(monkeypatch):
         join_hosts()
 
 
+def test_a_pod_without_a_job_trains_alone(monkeypatch):
+    """jax would ask Kubernetes for the others."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    seen = []
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **_: seen.append(dict(os.environ))
+    )
+    join_hosts()
+    assert "KUBERNETES_SERVICE_HOST" not in seen[0]
+    assert os.environ["KUBERNETES_SERVICE_HOST"] == "10.0.0.1"
+
+
+def test_a_host_without_devices_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="--mesh.devices 4: host 1 would have none"):
+        make_mesh(Mesh(devices=4))
+
+
 @pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
 def test_processes_that_jax_cannot_join_do_not_train_alone(variable, tmp_path):
     command = [sys.executable, "-m", "alexvgg_jax", "train", "digits"]
