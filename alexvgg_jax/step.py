@@ -331,9 +331,8 @@ def _split_update(
 ) -> optax.GradientTransformationExtraArgs:
     """`optimizer` where each device updates its own part, and then gathers all.
 
-    Gradients are summed for all first: the compilers of GPUs and TPUs make of a sum of
-    which a device keeps its own part one that gives it no more. Without that, the split
-    would spread into the gradients' own products, and gather activations for them.
+    Gradients are summed for all first, as without it: else the split would spread into
+    the gradients' own products, and gather activations for them.
     """
     lay_out = lax.with_sharding_constraint
 

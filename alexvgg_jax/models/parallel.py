@@ -27,6 +27,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from alexvgg_jax.config import Compute
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.mesh import DATA, MODEL, TOWER
 from alexvgg_jax.models import Features, Model, Network, Params, row_key
@@ -262,7 +263,8 @@ def _in_towers(net: Model, mesh: Mesh) -> Apply:
 
         def compute(params, images, masks):
             own = replace(net, rows=_masked(tower, masks))
-            return own.apply(_of_own_images(params, specs), images, train=train)
+            params = _of_own_images(params, specs, net.compute)
+            return own.apply(params, images, train=train)
 
         return jax.shard_map(
             compute,
@@ -278,16 +280,17 @@ def _in_towers(net: Model, mesh: Mesh) -> Apply:
     return apply
 
 
-def _of_own_images(params: Params, specs: Specs) -> Params:
-    """The same parameters, whose gradients are those of a device's images: the backward
-    pass sums them over `data` here. (Those of the last bias where it is added.)"""
+def _of_own_images(params: Params, specs: Specs, compute: Compute) -> Params:
+    """The same parameters as the net computes with them, whose gradients are those of a
+    device's images: the backward pass sums them over `data` here. (Those of the last
+    bias where it is added.)"""
     own = {}
     for layer, parts in params.items():
         with jax.named_scope(layer):  # by which the ledger knows whose sum it is
             own[layer] = {
                 part: leaf
                 if specs[layer][part] == P()
-                else lax.pcast(leaf, DATA, to="varying")
+                else lax.pcast(leaf.astype(compute), DATA, to="varying")
                 for part, leaf in parts.items()
             }
     return own
@@ -331,10 +334,8 @@ def _with_shared_classifier(net: Model, mesh: Mesh) -> Apply:
         def compute(params, x, masks):
             with jax.named_scope(share[0].name):
                 x = lax.all_gather(x, MODEL).reshape(-1, *x.shape[1:])
-            network, own = (
-                Network(_masked(share, masks), first),
-                _of_own_images(params, specs),
-            )
+            network = Network(_masked(share, masks), first)
+            own = _of_own_images(params, specs, net.compute)
             return network.apply({"params": own}, x, train=train, key=None)
 
         _, found = net.apply(params, images, train=train, key=key, until=seen)
