@@ -1,14 +1,13 @@
+import dataclasses
 import importlib
 import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import alexnet_batch
 import alexnet_dropout
 import alexnet_ensemble
 import alexnet_imagenet
-import alexnet_lrn
 import alexnet_relu
 import alexnet_retrieval
 import alexnet_search
@@ -26,13 +25,14 @@ from _arms import (
     TRAINING,
     Experiment,
     Options,
+    alone,
     scaled,
     switched,
     worst,
 )
 
 from alexvgg_jax import loop, paper, report
-from alexvgg_jax.errors import InputError
+from alexvgg_jax.errors import InputError, Stopped
 from alexvgg_jax.models import build
 
 ABLATIONS = ("lrn", "pool", "augment", "dropout", "decay", "depth", "init", "batch")
@@ -61,12 +61,14 @@ def claims(name: str) -> set[str]:
 def untrained(monkeypatch):
     """Arms whose nets are built and not trained: the n-th of them has n% test error."""
 
-    def arms(self, runs, views=()):
+    def arms(self, runs, views=(), seeds=0):
         found = {}
         for number, (arm, run_) in enumerate(runs.items()):
             size = run_.augment.crop or run_.data.size
             build(run_.model.name, **{**run_.model.switches, "image_size": size})
-            found[arm] = [untrained_seed(seed, number, views) for seed in range(3)]
+            found[arm] = [
+                untrained_seed(seed, number, views) for seed in range(seeds or 3)
+            ]
         return found
 
     monkeypatch.setattr(Experiment, "arms", arms)
@@ -103,22 +105,296 @@ def test_ablations(name, monkeypatch, tmp_path, capsys):
     assert "published" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["lrn", "pool", "decay", "init", "depth"])
-@pytest.mark.usefixtures("untrained")
-def test_a_paper_that_is_best_is_reproduced(name, monkeypatch, tmp_path):
-    """The paper's arm is the first, whose errors are the lowest here."""
-    result = run(monkeypatch, f"alexnet_{name}", out=tmp_path)
-    (finding,) = result.findings.values()
-    assert finding.verdict == "reproduced"
+def changed(run_) -> dict:
+    """What a run has other than `alexnet-small`: switches, and fields of all parts."""
+
+    def flat(run_) -> dict:
+        parts = dataclasses.asdict(run_)
+        switches = parts["model"].pop("switches")
+        fields = {
+            f: v for p in parts.values() if isinstance(p, dict) for f, v in p.items()
+        }
+        return {"batch": run_.batch, "epochs": run_.epochs} | fields | switches
+
+    ours, small = flat(run_), flat(SMALL)
+    return {name: value for name, value in ours.items() if value != small.get(name)}
+
+
+LINEAR = {f"{128 * k}, linear": {"batch": 128 * k, "rate": 0.01 * k} for k in (2, 4, 8)}
+ROOT = {
+    f"{128 * k}, root": {"batch": 128 * k, "rate": 0.01 * k**0.5} for k in (2, 4, 8)
+}
+ARMS = {
+    "alexnet_lrn": {
+        "after the ReLU (paper)": {},
+        "without": {"layer1": "act pool", "layer2": "act pool"},
+        "before the ReLU": {"layer1": "norm act pool", "layer2": "norm act pool"},
+        "alpha / n": {"lrn_alpha": 1e-4 / 5},
+        "k = 1": {"lrn_k": 1.0},
+    },
+    "alexnet_pool": {"3/2 (paper)": {}, "2/2": {"pooling": "2/2"}},
+    "alexnet_augment": {
+        "centre crops": {"shift": False, "mirror": False, "colour": 0.0},
+        "random crops": {"mirror": False, "colour": 0.0},
+        "crops, mirrored": {"colour": 0.0},
+        "+ colour (paper)": {},
+    },
+    "alexnet_dropout": {
+        "dropout (paper)": {},
+        "no dropout": {"dropout": 0.0},
+        "dropout, constant rate": {"drop_epochs": ()},
+        "no dropout, constant rate": {"drop_epochs": (), "dropout": 0.0},
+    },
+    "alexnet_towers": {
+        "joined (paper)": {},
+        "apart until fc8": {"towers": "apart"},
+        "one GPU, half the kernels": {"towers": "half"},
+        "one tower": {"towers": "one"},
+    },
+    "alexnet_decay": {"0.0005 (paper)": {}, "no decay": {"weight_decay": 0.0}},
+    "alexnet_init": {"biases of 1 (paper)": {}, "biases of 0": {"one": 0.0}},
+    "alexnet_depth": {"whole": {}}
+    | {
+        f"without {layer}": {"without": layer}
+        for layer in ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
+    },
+    "alexnet_batch": {"128": {}} | LINEAR | ROOT,
+}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_arms_differ_in_one_switch(name):
+    """And in what else their names say."""
+    arms = importlib.import_module(name).ARMS
+    found = {arm: changed(run_) for arm, run_ in arms.items()}
+    assert found.keys() == ARMS[name].keys()
+    for arm, switches in ARMS[name].items():
+        assert found[arm] == switches, arm
+
+
+# experiment, claim, the arm that the claim says is worse, the paper's, by which figure;
+# our figure of the effect, and its sign if the claim is right
+DECIDED = [
+    ("lrn", "AlexNet §3.3", "without", "after the ReLU (paper)", TEST),
+    ("pool", "AlexNet §3.4", "2/2", "3/2 (paper)", TEST),
+    ("towers", "AlexNet §3.2", "one GPU, half the kernels", "joined (paper)", TEST),
+    ("augment", "AlexNet §4.1 crops", "centre crops", "crops, mirrored", GAP),
+    ("augment", "AlexNet §4.1 colour", "crops, mirrored", "+ colour (paper)", TEST),
+    ("decay", "AlexNet §5 decay", "no decay", "0.0005 (paper)", TRAINING),
+    ("batch", "One weird trick batch", "1024, root", "1024, linear", TEST),
+]
+PUBLISHED = ("top-1 error points", "top-1 error points, or lower")
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """An experiment's result, its arms' figures being a function of arm and seed."""
+
+    def result(name: str, figures) -> report.Result:
+        def arms(self, runs, views=(), seeds=0):
+            return {
+                arm: [{"seed": seed} | figures(arm, seed) for seed in range(3)]
+                for arm in runs
+            }
+
+        kernel = np.random.default_rng(0).normal(size=(5, 5, 3, 24))
+        params = {"conv1": {"kernel": kernel}}
+        monkeypatch.setattr(Experiment, "arms", arms)
+        monkeypatch.setattr(
+            Experiment, "train", lambda *_: SimpleNamespace(params=params)
+        )
+        return run(monkeypatch, name, "--resume", out=tmp_path)
+
+    return result
+
+
+def alike(seed: int) -> dict:
+    """Figures that say nothing; five points of any are far beyond their noise."""
+    noise = 0.1 * seed
+    curve = [[float(epoch), 60.0 / epoch + noise] for epoch in (1, 2, 3, 4)]
+    return {
+        **dict.fromkeys((TEST, TOP5, TRAINING, GAP), 40 + noise),
+        **dict.fromkeys(MORE_VIEWS.values(), 40 + 1.5 * noise),
+        "seconds": 1.0,
+        "curve": curve,
+        "training curve": curve,
+    }
+
+
+@pytest.mark.parametrize(("name", "tag", "worse", "papers", "figure"), DECIDED)
+@pytest.mark.parametrize(
+    ("points", "verdict"),
+    [(5.0, "reproduced"), (0.0, "undecided"), (-5.0, "not reproduced")],
+)
+def test_what_decides_a_claim(
+    measured, name, tag, worse, papers, figure, points, verdict
+):
+    """Its own figure of its own two arms, and nothing else."""
+
+    def figures(arm: str, seed: int) -> dict:
+        found = alike(seed)
+        if arm not in (worse, papers):  # which decide nothing
+            return {key: v if isinstance(v, list) else 90.0 for key, v in found.items()}
+        others = {k: 70.0 for k in (TEST, TOP5, TRAINING, GAP) if k != figure}
+        if arm == worse:
+            return found | {figure: found[figure] + points}
+        return found | others
+
+    finding = measured(f"alexnet_{name}", figures).findings[tag]
+    assert finding.verdict == verdict
+    for effect in PUBLISHED:
+        if effect in finding.ours:
+            assert finding.ours[effect]["mean"] == pytest.approx(-points)
+
+
+@pytest.mark.parametrize(
+    ("ten", "verdict"), [(35.0, "reproduced"), (45.0, "not reproduced")]
+)
+def test_ten_views_are_compared_with_the_centre(measured, ten, verdict):
+    """AlexNet §6 ten crops: of the paper's nets."""
+
+    def figures(arm: str, seed: int) -> dict:
+        papers = arm == "+ colour (paper)"
+        return alike(seed) | {MORE_VIEWS["ten"]: ten if papers else 80 - ten}
+
+    finding = measured("alexnet_augment", figures).findings["AlexNet §6 ten crops"]
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("gap", "epochs", "verdict"),
+    [
+        (5.0, 3, "reproduced"),
+        (-5.0, 3, "not reproduced"),
+        (5.0, 1, "not reproduced"),
+        (0.0, 3, "undecided"),
+    ],
+)
+def test_dropout_is_decided_by_the_gap_and_the_time(measured, gap, epochs, verdict):
+    """AlexNet §4.2: both of them."""
+
+    def figures(arm: str, seed: int) -> dict:
+        slow = [[float(e), 50.0 if e < epochs else 20.0] for e in (1, 2, 3)]
+        fast = [[float(e), 20.0] for e in (1, 2, 3)]
+        found = alike(seed)
+        curve = slow if arm == "dropout, constant rate" else fast
+        worse = gap if arm == "no dropout" else 0.0
+        return found | {"curve": curve, GAP: found[GAP] + worse}
+
+    (finding,) = measured("alexnet_dropout", figures).findings.values()
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize("points", [5.0, -5.0])
+def test_biases_are_decided_early(measured, points):
+    """AlexNet §5 biases: by the second epoch, and not by the last."""
+
+    def figures(arm: str, seed: int) -> dict:
+        worse = points if arm == "biases of 0" else 0.0
+        early = [[0.5, 80.0], [1.5, 60.0 + 0.1 * seed + worse], [2.5, 50.0 - 3 * worse]]
+        return alike(seed) | {"training curve": early}
+
+    (finding,) = measured("alexnet_init", figures).findings.values()
+    assert finding.verdict == ("reproduced" if points > 0 else "not reproduced")
+
+
+@pytest.mark.parametrize(
+    ("fc7", "verdict"),
+    [(5.0, "reproduced"), (0.0, "undecided"), (-5.0, "not reproduced")],
+)
+def test_every_middle_layer_must_count(measured, fc7, verdict):
+    """AlexNet §7: one that does not decides."""
+
+    def figures(arm: str, seed: int) -> dict:
+        points = {"whole": 0.0, "without fc7": fc7}.get(arm, 5.0)
+        found = alike(seed)
+        return found | {TEST: found[TEST] + points}
+
+    (finding,) = measured("alexnet_depth", figures).findings.values()
+    assert finding.verdict == verdict
+    mean = finding.ours["top-1 error points, one middle layer removed"]["mean"]
+    assert mean == pytest.approx((5 * 5 + fc7) / 6)
 
 
 def test_an_ablation_from_end_to_end(monkeypatch, folder):
-    """AlexNet §3.4: two arms of one seed."""
-    result = run(monkeypatch, "alexnet_pool", *BRIEF, out=folder)
-    (finding,) = result.findings.values()
-    assert finding.verdict.startswith("undecided")  # one seed
-    assert [len(seeds) for seeds in result.arms.values()] == [1, 1]
-    assert 0 < result.arms["2/2"][0][TEST] < 100
+    """AlexNet §3.4: two arms of two seeds."""
+    two = ("--seeds", "2", "--epochs", "1")
+    result = run(monkeypatch, "alexnet_pool", *two, out=folder)
+    assert [len(seeds) for seeds in result.arms.values()] == [2, 2]
+    for figures in result.arms["2/2"]:
+        assert 0 < figures[TEST] < 100
+        assert figures[GAP] == figures[TEST] - figures[TRAINING]
+        assert figures["curve"] == [[1.0, figures[TEST]]]
+        assert figures["training curve"][0][1] != figures[TRAINING]  # with noise
+    first, second = (figures["training curve"] for figures in result.arms["2/2"])
+    assert first != second
+    assert result.commit == report.commit()
+    seconds = [figures["seconds"] for arm in result.arms.values() for figures in arm]
+    assert result.seconds == round(sum(seconds), 1)
+    with pytest.raises(InputError, match="--seeds 1: .* has 2"):
+        run(monkeypatch, "alexnet_pool", *BRIEF, "--resume", out=folder)
+
+
+def test_a_result_of_other_data_is_not_replaced(monkeypatch, folder, tmp_path):
+    there = tmp_path / "alexnet_lrn.json"
+    result = RESULT_OF_CIFAR | {"name": "alexnet_lrn"}
+    there.write_text(json.dumps(result))
+    with pytest.raises(InputError, match="a result of CIFAR-10, not of scikit-learn"):
+        run(monkeypatch, "alexnet_lrn", "--resume", out=tmp_path)
+    assert json.loads(there.read_text()) == result
+
+
+RESULT_OF_CIFAR = {
+    "command": "",
+    "commit": "",
+    "machine": report.machine(),
+    "data": {"set": "CIFAR-10"},
+    "seeds": [0],
+    "seconds": 1.0,
+    "findings": {},
+    "arms": {},
+}
+
+
+def test_one_program_at_a_run(tmp_path):
+    with alone(tmp_path / "run"):
+        with (
+            pytest.raises(InputError, match="another program"),
+            alone(tmp_path / "run"),
+        ):
+            pass
+    with alone(tmp_path / "run"):
+        pass
+
+
+def test_fewer_epochs_of_a_run_are_another_run(monkeypatch, tmp_path):
+    """Whose parameters are not there any more; its history is."""
+    epoch = loop.Epoch(1, 1, 0.1, 0, 0, 0, 0, 0, 1.0)
+    trained = loop.Trained(None, [epoch, epoch], {})  # pyright: ignore
+    monkeypatch.setattr(loop, "train", lambda *_, **__: trained)
+    experiment = Experiment("x", Options(out=tmp_path))
+    shorter = dataclasses.replace(SMALL, epochs=1)
+    assert experiment.history("arm", shorter) == [epoch]
+    with pytest.raises(InputError, match="has 2 epochs, not 1"):
+        experiment.train("arm", shorter)
+
+
+def test_every_commit_that_trained_is_kept(tmp_path):
+    experiment = Experiment("x", Options(out=tmp_path))
+    for commit, checkpoint, kept in (
+        ("a", "", "a"),
+        ("b", "", "b"),  # nothing of a's was saved
+        ("c", "checkpoints/11", "b c"),
+        ("c", "checkpoints/22", "b c"),
+    ):
+        (tmp_path / checkpoint).mkdir(parents=True, exist_ok=True)
+        experiment._commit = commit
+        experiment._sign(tmp_path, epochs=3)
+        assert (tmp_path / "commit").read_text().split() == kept.split()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 33, "epoch": 3, "rate": 0.1}')
+    experiment._commit = "d"
+    experiment._sign(tmp_path, epochs=3)
+    assert (tmp_path / "commit").read_text().split() == ["b", "c"]
 
 
 def test_towers_and_their_filters(monkeypatch, folder):
@@ -127,7 +403,7 @@ def test_towers_and_their_filters(monkeypatch, folder):
     monkeypatch.setattr(alexnet_towers, "ARMS", two)
     result = run(monkeypatch, "alexnet_towers", *BRIEF, out=folder)
     assert set(result.findings) == {"AlexNet §3.2", "AlexNet Figure 3"}
-    assert result.findings["AlexNet Figure 3"].ours["kernels"] == {"mean": 24.0}
+    assert result.findings["AlexNet Figure 3"].verdict == "undecided: one seed"
     assert (folder / "alexnet_towers_filters.png").exists()
 
 
@@ -150,6 +426,13 @@ def test_the_average_of_nets(monkeypatch, folder):
     """AlexNet §6 five nets: each choice of five of seven counts once."""
     result = run(monkeypatch, "alexnet_ensemble", "--epochs", "1", out=folder)
     assert [len(seeds) for seeds in result.arms.values()] == [7, 21, 1]
+    one, five = (
+        np.mean([seed[TEST] for seed in result.arms[name]])
+        for name in ("1 net", "5 nets")
+    )
+    (finding,) = result.findings.values()
+    gained = finding.ours["top-1 error points, five nets"]["mean"]
+    assert gained == pytest.approx(five - one)
     with pytest.raises(InputError, match="at least 7"):
         run(monkeypatch, "alexnet_ensemble", "--seeds", "2", out=folder / "few")
 
@@ -169,6 +452,25 @@ def test_retrieval(monkeypatch, folder):
     assert all(len(row["neighbours"]) == 6 for row in rows)
     same = result.arms["alexnet-small"][0][alexnet_retrieval.SAME_PIXELS]
     assert same > 80  # digits of a class are alike
+
+
+@pytest.mark.parametrize(
+    ("features", "pixels", "verdict"),
+    [(60.0, 30.0, "reproduced"), (30.0, 60.0, "not reproduced")],
+)
+def test_features_are_compared_with_pixels(
+    monkeypatch, tmp_path, features, pixels, verdict
+):
+    """AlexNet Figure 4: the nearest in one must be more alike than in the other."""
+    shares = {"features": features, "pixels": pixels}
+    monkeypatch.setattr(
+        alexnet_retrieval, "same_class", lambda trained, of: shares[of.__name__]
+    )
+    monkeypatch.setattr(alexnet_retrieval, "rows", lambda trained: [])
+    monkeypatch.setattr(alexnet_retrieval, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(Experiment, "train", lambda *_: None)
+    result = run(monkeypatch, "alexnet_retrieval", out=tmp_path)
+    assert result.findings["AlexNet Figure 4"].verdict == verdict
 
 
 def test_the_nearest_are_those_at_the_least_distance():
@@ -206,35 +508,51 @@ def test_the_figures_of_more_nets():
 
 def test_search(monkeypatch, tmp_path):
     """The paper's settings first; a study that was cut short is gone on with."""
-    untrained = []
+    tried, cut_short = [], True
 
-    def train(self, arm, run_):
-        untrained.append(arm)
+    def history(self, arm, run_):
+        nonlocal cut_short
+        assert run_.data.held_out == 143  # a tenth of the digits, and no test image
+        if cut_short:
+            cut_short = False
+            raise Stopped("", 130)
+        tried.append((arm, run_.optim))
         rate, epochs = run_.optim.rate, range(1, run_.epochs + 1)
         epoch = loop.Epoch(1, 1, rate, 0, 0, 0, 100 * abs(rate - 0.02), 0, 1.0)
-        history = [epoch._replace(epoch=number) for number in epochs]
-        return SimpleNamespace(history=history)
+        return [epoch._replace(epoch=number) for number in epochs]
 
-    monkeypatch.setattr(Experiment, "train", train)
+    monkeypatch.setattr(Experiment, "history", history)
     monkeypatch.setattr(
         Experiment, "arms", lambda self, runs: {arm: [{TEST: 1.0}] for arm in runs}
     )
-    for trials, more in (("3", ()), ("8", ("--resume",))):
-        arguments = ("--trials", trials, *more, "--out", str(tmp_path))
-        monkeypatch.setattr(sys, "argv", ["alexnet_search.py", *arguments])
-        alexnet_search.main()
-        result = json.loads((tmp_path / "alexnet_search.json").read_text())
-        assert len(result["trials"]) == int(trials)
-    assert untrained[:3] == [f"trial 0, {epochs} epochs" for epochs in (2, 4, 8)]
-    first = result["trials"][0]
+
+    def search(trials: str, *more: str) -> report.Result:
+        arguments = ("--trials", trials, *more)
+        return run(monkeypatch, "alexnet_search", *arguments, out=tmp_path)
+
+    with pytest.raises(Stopped):
+        search("3")
+    search("3")
+    search("5", "--resume")
+    result = search("8", "--resume")
+    assert [arm for arm, _ in tried[:3]] == [f"trial 1, {n} epochs" for n in (2, 4, 8)]
+    cut, first, *others = result.arms["trials"]
+    assert cut["state"] == "FAIL"
     assert {name: first[name] for name in alexnet_search.PAPER} == alexnet_search.PAPER
-    whole = [trial["error, %"] for trial in result["trials"]]
-    assert 100 * abs(result["best"]["rate"] - 0.02) == pytest.approx(
-        min(error for error in whole if error is not None)
-    )
-    assert set(result["arms"]) == {"paper", "best found"}
-    assert result["importance"]
+    assert len(others) == 7
+    assert len({trial["rate"] for trial in [first, *others]}) == 8  # none twice
+    whole = [t["error, %"] for t in result.arms["trials"] if t["state"] == "COMPLETE"]
+    best = result.arms["settings"][1]
+    assert 100 * abs(best["rate"] - 0.02) == pytest.approx(min(whole))
+    assert {"the paper's settings", "best found"} < result.arms.keys()
+    assert result.arms["importance"][0]
     assert (tmp_path / "alexnet_search.png").exists()
+
+
+def test_a_study_that_is_none_is_named(monkeypatch, tmp_path):
+    (tmp_path / "alexnet_search.db").write_text("not a data base" * 100)
+    with pytest.raises(InputError, match="alexnet_search.db: not a study"):
+        run(monkeypatch, "alexnet_search", out=tmp_path)
 
 
 def test_the_papers_point_of_the_search_is_the_papers_net():
@@ -293,17 +611,6 @@ def test_iterations_to_converge():
     assert alexnet_dropout.ratio(fast, slow) == 0.5
 
 
-def test_arms_differ_in_what_their_names_say():
-    """AlexNet §3.3: each arm is the paper's net but for one switch."""
-    plain = alexnet_lrn.ARMS[alexnet_lrn.WITHOUT]
-    assert plain == switched(SMALL, layer1="act pool", layer2="act pool")
-    assert alexnet_lrn.ARMS[alexnet_lrn.PAPER] == SMALL
-    linear, root = (alexnet_batch.ARMS[f"1024, {rule}"] for rule in ("linear", "root"))
-    assert (linear.batch, root.batch) == (1024, 1024)
-    assert linear.optim.rate == pytest.approx(8 * SMALL.optim.rate)
-    assert root.optim.rate == pytest.approx(8**0.5 * SMALL.optim.rate)
-
-
 @pytest.mark.usefixtures("untrained")
 def test_the_ladder(monkeypatch, tmp_path):
     """cuda-convnet 13pct, cuda-convnet 12pct: one run; every rung is a net."""
@@ -317,8 +624,33 @@ def test_the_ladder(monkeypatch, tmp_path):
         assert finding.published == dict(paper.claim(tag).published)
     ten = result.findings["cuda-convnet 12pct"].ours
     assert ten["test error, %"] == ten["test error of ten views, %"]
-    with pytest.raises(InputError, match="--nets resnet"):
-        run(monkeypatch, "cifar_ladder", "--nets", "resnet", out=tmp_path)
+    eleven = result.findings["cuda-convnet 11pct"].ours
+    assert eleven["of the published schedule"] == {"mean": 0.2}
+    assert eleven["test error, %"] == eleven["test error of ten views, %"]
+    assert len(result.arms["cifar-80sec"]) == 3  # seeds
+    assert len(result.arms["cifar-11pct"]) == 1
+    for wrong in (("--nets", "resnet"), ("--jpeg", "101")):
+        with pytest.raises(InputError, match=" ".join(wrong)):
+            run(monkeypatch, "cifar_ladder", *wrong, out=tmp_path)
+    with pytest.raises(InputError, match="--nets: .*cifar_ladder.json has cifar-11pct"):
+        small = ("--nets", "cifar-80sec", "--resume")
+        run(monkeypatch, "cifar_ladder", *small, out=tmp_path)
+
+
+def test_images_that_were_compressed_once_more(measured):
+    """cuda-convnet 80sec: `--jpeg` changes the data of the second arm alone."""
+    seen = {}
+
+    def arms(self, runs, views=(), seeds=0):
+        seen.update(runs)
+        return {arm: [untrained_seed(0, 1, views)] for arm in runs}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Experiment, "arms", arms)
+        patch.setattr(Experiment, "finish", lambda *_: None)
+        patch.setattr(sys, "argv", ["x", "--jpeg", "50", "--nets", "cifar-18pct"])
+        cifar_ladder.main()
+    assert [run_.data.jpeg for run_ in seen.values()] == [0, 50]
 
 
 def test_what_counts_as_reproduced_on_the_ladder():
@@ -326,7 +658,7 @@ def test_what_counts_as_reproduced_on_the_ladder():
 
     def verdict(data: str, error: float) -> str:
         rung = cifar_ladder.LADDER["cuda-convnet 80sec"]
-        seeds = [{"test error, %": error, "seconds": 1.0}]
+        seeds = [{"test error, %": error, "seconds": 1.0, "of the schedule": 1.0}]
         return cifar_ladder.finding(data, rung, seeds, 26.0)[1]
 
     assert verdict("cifar10", 27.4) == "reproduced"

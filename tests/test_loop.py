@@ -10,7 +10,6 @@ import pytest
 from alexvgg_jax import evaluate, loop
 from alexvgg_jax.augment import views
 from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
-from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
 
@@ -162,21 +161,23 @@ def test_predictions_of_the_centre_have_the_errors_of_the_test(straight):
     np.testing.assert_allclose(predicted.sum(axis=1), 1, rtol=1e-5)
     errors = evaluate.errors(predicted, labels)
     assert errors.top1 == pytest.approx(history[-1].test_error, abs=1e-4)
+    assert errors.top5 == pytest.approx(history[-1].test_top5, abs=1e-4)
+    assert errors.top5 < errors.top1
     assert errors.loss == pytest.approx(history[-1].test_loss, rel=1e-4)
 
 
 def test_ten_views_are_averaged_as_probabilities(straight):
     """AlexNet §6 ten crops: the softmax of each view, then the mean."""
     work, _, params = straight
-    images, labels = work.test_source.fetch(np.arange(work.run.batch))
-    batch = Batch(images, labels, np.ones(len(labels), bool))
+    images, _ = work.test_source.fetch(np.arange(work.run.batch))
     seen = views(jax.numpy.asarray(images), work.stats, work.run.augment, "ten")
     softmax = [
         jax.nn.softmax(work.net.apply(params, seen[:, i], train=False)[0])
         for i in range(10)
     ]
-    found = work.steps.predict(params, batch, work.stats, "ten")
-    np.testing.assert_allclose(found, np.mean(softmax, axis=0), rtol=1e-4, atol=1e-6)
+    found, _ = loop.predict(work, params, work.test_source, "ten")
+    expected = np.mean(softmax, axis=0)
+    np.testing.assert_allclose(found[: len(images)], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_errors_of_averaged_predictions():

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 
@@ -120,7 +121,9 @@ def test_one_seed_decides_nothing():
 
 
 def test_the_page_has_every_claim_and_says_which_was_not_run():
-    page = report.page({"alexnet_relu": RESULT}, "results")
+    drawn = {"alexnet_relu": ["alexnet_relu.png", "alexnet_relu_more.png"]}
+    result = dataclasses.replace(RESULT, commit=", ".join(["0" * 40, "1" * 40 + "+"]))
+    page = report.page({"alexnet_relu": result}, "results", drawn)
     lines = {
         line.split("|")[1].strip(): line
         for line in page.splitlines()
@@ -136,12 +139,42 @@ def test_the_page_has_every_claim_and_says_which_was_not_run():
         in (lines["AlexNet §3.1"])
     )
     assert "| 6 | 5.00 ± 1.41 | -1.00 |" in page
+    assert lines["AlexNet §3.1"].endswith(
+        "| digits | [reproduced](#alexnet_relu) | 2 |"
+    )
     assert "![alexnet_relu](results/alexnet_relu.png)" in page
-    assert "reproduced" not in report.page({}, "results")
+    assert "![alexnet_relu](results/alexnet_relu_more.png)" in page
+    assert f"commit {'0' * 12}, {'1' * 12}+." in page
+    assert "reproduced" not in report.page({}, "results", {})
+
+
+def test_the_pictures_of_a_result_are_those_of_its_name(tmp_path):
+    for name in ("a.png", "a_filters.png", "ab.png", "a.json"):
+        (tmp_path / name).touch()
+    assert report.pictures(["a"], tmp_path) == {"a": ["a.png", "a_filters.png"]}
+
+
+def test_figures_as_they_are_shown():
+    assert report.show({"mean": 0.0005}) == "0.0005"
+    assert report.show({"mean": 28.126, "deviation": 0.3}) == "28.13 ± 0.30"
+    assert report.show({"mean": -1.5, "error": 0.25}) == "-1.50 ± 0.25 (s.e.)"
+    assert report.show(None) == "-"
 
 
 def test_a_file_that_holds_no_result_is_named(tmp_path):
     path = tmp_path / "broken.json"
     path.write_text('{"findings": {}, "name": "x"}')
     with pytest.raises(InputError, match="broken.json: not an experiment's result"):
+        report.read_all(tmp_path)
+    path.write_text('{"findings": {')
+    with pytest.raises(InputError, match="broken.json: not JSON"):
+        report.read_all(tmp_path)
+    path.write_text('{"name": "a benchmark"}')
+    assert report.read_all(tmp_path) == {}
+
+
+def test_a_claim_has_one_result(tmp_path):
+    for name in ("one", "two"):
+        report.write(RESULT, tmp_path / f"{name}.json")
+    with pytest.raises(InputError, match="two.json and one.json: both of AlexNet §3.1"):
         report.read_all(tmp_path)
