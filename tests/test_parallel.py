@@ -247,7 +247,6 @@ def test_each_part_of_a_batch_has_noise_of_its_own():
         Mesh(devices=4),
         Mesh(devices=8, towers=True),
         Mesh(devices=8, classifier=4),
-        Mesh(devices=4, classifier=4),
     ],
     ids=named,
 )
