@@ -172,20 +172,27 @@ def write_text(text: str, path: Path) -> None:
 
 def read(path: Path) -> Result:
     """The result in a file. InputError if it holds none."""
+    return _result(_json(path), path)
+
+
+def _json(path: Path) -> Any:
     try:
-        return _result(json.loads(path.read_text(encoding="utf-8")))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None
+
+
+def _result(fields: Any, path: Path) -> Result:
+    try:
+        findings = {tag: Finding(**found) for tag, found in fields["findings"].items()}
+        result = Result(**{**fields, "findings": findings})
+        for tag, found in findings.items():  # what is there must be what can be shown
+            paper.claim(tag)
+            for value in found.ours.values():
+                show(value)
+        _about(result)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not an experiment's result: {error!r}") from None
-
-
-def _result(fields: dict[str, Any]) -> Result:
-    findings = {tag: Finding(**found) for tag, found in fields["findings"].items()}
-    result = Result(**{**fields, "findings": findings})
-    for tag, found in findings.items():  # what is there must be what can be shown
-        paper.claim(tag)
-        for value in found.ours.values():
-            show(value)
-    _about(result)
     return result
 
 
@@ -194,13 +201,10 @@ def read_all(folder: Path) -> dict[str, Result]:
     InputError if a file is damaged, or if two have found something about one claim."""
     results: dict[str, Result] = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON: {error}") from None
+        fields = _json(path)
         if not (isinstance(fields, dict) and "findings" in fields):
             continue
-        result = read(path)
+        result = _result(fields, path)
         for name, other in results.items():
             if twice := result.findings.keys() & other.findings.keys():
                 raise InputError(f"{path} and {name}.json: both of {min(twice)}")

@@ -109,14 +109,13 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         )
-        begun = study.get_trials(states=(State.RUNNING, State.WAITING))
+        begun = study.get_trials(states=(State.RUNNING,))
     except sqlalchemy.exc.DatabaseError as error:
         raise InputError(f"{path}: not a study: {error.args[0]}") from None
     if not study.trials:
         study.enqueue_trial({**PAPER})
     for trial in begun:  # of a program that was killed
-        if trial.state == State.RUNNING:
-            again(study, trial.number, trial.params)
+        again(study, trial.number, trial.params)
     while len(study.get_trials(deepcopy=False, states=ENDED)) < trials:
         # Which point comes next depends on the trials before it alone.
         study.sampler = optuna.samplers.TPESampler(

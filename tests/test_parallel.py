@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 
 import chex
 import jax
@@ -19,7 +20,7 @@ from alexvgg_jax.models import Model, build
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
 from alexvgg_jax.models.parallel import apply_on, exchanged, param_shardings
 from alexvgg_jax.optim import learning_rates, original_sgd
-from alexvgg_jax.step import Steps, compile_steps, gradients
+from alexvgg_jax.step import Steps, abstract_arguments, compile_steps, gradients
 
 # AlexNet's kinds of layers and its groups, small.
 NET = Model(
@@ -271,3 +272,16 @@ def test_zero_where_nothing_can_be_split():
         steps_on(Mesh(devices=1), zero=True)
     with pytest.raises(InputError, match="--mesh.zero: of"):  # none divides by seven
         steps_on(Mesh(devices=7), zero=True)
+
+
+def test_towers_in_bfloat16_sum_their_gradients_in_it():
+    """As the compilers do where only a batch is split: half the bytes."""
+    net, optimizer = build("alexnet-paper", compute="bfloat16"), original_sgd(Optim())
+    mesh = make_mesh(Mesh(devices=4, towers=True))
+    steps = compile_steps(net, optimizer, Augment(crop=224), mesh)
+    arguments = abstract_arguments(net, optimizer, 8, 256)
+    program = steps.train.lower(*arguments).as_text()
+    sums = re.findall(r"all_reduce.*?-> tensor<(\S+)>", program, re.DOTALL)
+    kernels = [s for s in sums if s.count("x") > 1 and not s.startswith("1x")]
+    assert len(kernels) >= 8
+    assert all(shape.endswith("xbf16") for shape in kernels), kernels
