@@ -43,7 +43,7 @@ class Finding:
 class Result:
     """What an experiment found. Its JSON is the only source of every table and plot."""
 
-    name: str  # of the experiment's file
+    name: str  # of its files
     command: str
     commit: str  # of the code that trained and judged; more than one if it changed
     machine: dict[str, Any]

@@ -183,15 +183,14 @@ class Experiment:
         return self._runs / f"{run.model.name}-{Path(run.data.name).name}-{digest}"
 
     def arms(
-        self, runs: Mapping[str, Run], views: tuple[Views, ...] = (), seeds: int = 0
+        self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
     ) -> dict[str, list[dict[str, Any]]]:
-        """arm -> what each of --seeds (or of so many) measures, its schedule scaled to
-        --epochs.
+        """arm -> what each of --seeds measures, its schedule scaled to --epochs.
 
         A net that diverges counts with the errors of chance.
         """
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
-        for seed in range(seeds or self.given.seeds):
+        for seed in range(self.given.seeds):
             for arm, run in runs.items():
                 run = scaled(replace(run, seed=seed), self.given.epochs)
                 try:

@@ -61,13 +61,13 @@ def claims(name: str) -> set[str]:
 def untrained(monkeypatch):
     """Arms whose nets are built and not trained: the n-th of them has n% test error."""
 
-    def arms(self, runs, views=(), seeds=0):
+    def arms(self, runs, views=()):
         found = {}
         for number, (arm, run_) in enumerate(runs.items()):
             size = run_.augment.crop or run_.data.size
             build(run_.model.name, **{**run_.model.switches, "image_size": size})
             found[arm] = [
-                untrained_seed(seed, number, views) for seed in range(seeds or 3)
+                untrained_seed(seed, number, views) for seed in range(self.given.seeds)
             ]
         return found
 
@@ -191,7 +191,7 @@ def measured(monkeypatch, tmp_path):
     """An experiment's result, its arms' figures being a function of arm and seed."""
 
     def result(name: str, figures) -> report.Result:
-        def arms(self, runs, views=(), seeds=0):
+        def arms(self, runs, views=()):
             return {
                 arm: [{"seed": seed} | figures(arm, seed) for seed in range(3)]
                 for arm in runs
@@ -613,53 +613,72 @@ def test_iterations_to_converge():
 
 @pytest.mark.usefixtures("untrained")
 def test_the_ladder(monkeypatch, tmp_path):
-    """cuda-convnet 13pct, cuda-convnet 12pct: one run; every rung is a net."""
-    result = run(monkeypatch, "cifar_ladder", "--jpeg", "50", out=tmp_path)
-    tags = {row.tag for row in paper.CLAIMS if row.tag.startswith("cuda-convnet")}
-    assert set(result.findings) == tags
-    assert len(result.arms) == 12  # six nets
-    for tag in tags:
-        finding = result.findings[tag]
+    """cuda-convnet 13pct, cuda-convnet 12pct: one run; every net has its own result."""
+    climb(monkeypatch, "--jpeg", "50", out=tmp_path)
+    results = report.read_all(tmp_path)
+    assert set(results) == set(cifar_ladder.NETS)
+    found = {
+        tag: f for result in results.values() for tag, f in result.findings.items()
+    }
+    assert set(found) == claims("cifar_ladder")
+    for tag, finding in found.items():
         assert finding.verdict.startswith("not tested")
         assert finding.published == dict(paper.claim(tag).published)
-    ten = result.findings["cuda-convnet 12pct"].ours
+    ten = found["cuda-convnet 12pct"].ours
     assert ten["test error, %"] == ten["test error of ten views, %"]
-    eleven = result.findings["cuda-convnet 11pct"].ours
-    assert eleven["of the published schedule"] == {"mean": 0.2}
+    eleven = found["cuda-convnet 11pct"].ours
     assert eleven["test error, %"] == eleven["test error of ten views, %"]
-    assert len(result.arms["cifar-80sec"]) == 3  # seeds
-    assert len(result.arms["cifar-11pct"]) == 1
+    assert eleven["of the published schedule"] == {"mean": 60 / 520}  # on digits
+    for name, seeds in (("cifar-80sec", 3), ("cifar-11pct", 1)):
+        result = results[name]
+        assert list(result.arms) == [name, f"{name}, compressed once more"]
+        assert len(result.arms[name]) == len(result.seeds) == seeds
     for wrong in (("--nets", "resnet"), ("--jpeg", "101")):
         with pytest.raises(InputError, match=" ".join(wrong)):
-            run(monkeypatch, "cifar_ladder", *wrong, out=tmp_path)
-    with pytest.raises(InputError, match="--nets: .*cifar_ladder.json has cifar-11pct"):
-        small = ("--nets", "cifar-80sec", "--resume")
-        run(monkeypatch, "cifar_ladder", *small, out=tmp_path)
+            climb(monkeypatch, *wrong, out=tmp_path)
 
 
-def test_images_that_were_compressed_once_more(measured):
+def climb(monkeypatch, *arguments: str, out: Path) -> None:
+    script = "experiments/cifar_ladder.py"
+    monkeypatch.setattr(sys, "argv", [script, *arguments, "--out", str(out)])
+    cifar_ladder.main()
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_ladder_is_climbed_on_several_days(monkeypatch, tmp_path):
+    """cuda-convnet 18pct: a later net leaves the results of the others as they are."""
+    climb(monkeypatch, "--nets", "cifar-80sec", out=tmp_path)
+    first = (tmp_path / "cifar-80sec.json").read_bytes()
+    picture = (tmp_path / "cifar_ladder.png").read_bytes()
+    climb(monkeypatch, "--nets", "cifar-18pct", out=tmp_path)
+    assert (tmp_path / "cifar-80sec.json").read_bytes() == first
+    assert (tmp_path / "cifar_ladder.png").read_bytes() != picture
+    with pytest.raises(InputError, match="cifar-18pct.json holds an earlier result"):
+        climb(monkeypatch, "--nets", "cifar-18pct", out=tmp_path)
+
+
+def test_images_that_were_compressed_once_more(monkeypatch, tmp_path):
     """cuda-convnet 80sec: `--jpeg` changes the data of the second arm alone."""
     seen = {}
 
-    def arms(self, runs, views=(), seeds=0):
+    def arms(self, runs, views=()):
         seen.update(runs)
         return {arm: [untrained_seed(0, 1, views)] for arm in runs}
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Experiment, "arms", arms)
-        patch.setattr(Experiment, "finish", lambda *_: None)
-        patch.setattr(sys, "argv", ["x", "--jpeg", "50", "--nets", "cifar-18pct"])
-        cifar_ladder.main()
-    assert [run_.data.jpeg for run_ in seen.values()] == [0, 50]
+    monkeypatch.setattr(Experiment, "arms", arms)
+    climb(monkeypatch, "--jpeg", "50", "--nets", "cifar-11pct", out=tmp_path)
+    once, again = seen.values()
+    assert once.epochs == 104  # a fifth of the program's
+    assert (once.data.jpeg, again.data.jpeg) == (0, 50)
+    assert dataclasses.replace(again, data=once.data) == once
 
 
 def test_what_counts_as_reproduced_on_the_ladder():
     """cuda-convnet 80sec: 26%, and up to one and a half points more, on CIFAR-10."""
 
     def verdict(data: str, error: float) -> str:
-        rung = cifar_ladder.LADDER["cuda-convnet 80sec"]
-        seeds = [{"test error, %": error, "seconds": 1.0, "of the schedule": 1.0}]
-        return cifar_ladder.finding(data, rung, seeds, 26.0)[1]
+        seeds = [{TEST: error, "seconds": 1.0, "of the schedule": 1.0}]
+        return cifar_ladder.finding(data, TEST, seeds, 26.0)[1]
 
     assert verdict("cifar10", 27.4) == "reproduced"
     assert verdict("cifar10", 27.6) == "not reproduced"
