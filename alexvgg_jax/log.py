@@ -1,13 +1,17 @@
 """What a run shows and writes while it trains: a bar, metrics.jsonl, TensorBoard."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import RecordWriter
+from tensorboardX.summary import scalar
 
+pb2: Any = event_pb2  # generated code, whose names pyright does not know
 STEPS_A_LINE = 50  # from one line of metrics.jsonl, or point of a curve, to the next
 
 
@@ -15,6 +19,7 @@ class Log:
     """A context that shows progress on `console` and keeps metrics in `directory`.
 
     A run resumed at `step` first drops the lines of later steps, which come again.
+    Raises OSError if the disk is full.
     """
 
     def __init__(
@@ -32,9 +37,7 @@ class Log:
         lines = path.read_text().splitlines() if path.exists() else []
         path.write_text("".join(f"{line}\n" for line in lines if _is_up_to(step, line)))
         self._lines = path.open("a", buffering=1)
-        self._curves = SummaryWriter(
-            str(directory / "tensorboard"), purge_step=step + 1
-        )
+        self._curves = _curves(directory / "tensorboard", step)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -52,8 +55,8 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._curves.close()
-        self._lines.close()
+        with self._lines:
+            self._curves.close()
 
     def step(
         self, step: int, loss: float, error: float, rate: float, speed: float
@@ -87,7 +90,27 @@ class Log:
     def _write(self, step: int, figures: dict[str, Any]) -> None:
         self._lines.write(json.dumps({"step": step} | figures) + "\n")
         for name, value in figures.items():
-            self._curves.add_scalar(name, value, step)
+            summary, now = scalar(name, value), time.time()
+            event = pb2.Event(step=step, wall_time=now, summary=summary)
+            self._curves.write(event.SerializeToString())
+        self._curves.flush()
+
+
+def _curves(folder: Path, step: int) -> RecordWriter:
+    """TensorBoard's next file there, in which a run goes on from `step`.
+
+    SummaryWriter would write it in a thread, which a full disk ends without a word, and
+    then wait for that thread for ever.
+    """
+    folder.mkdir(exist_ok=True)
+    now = time.time()
+    writer = RecordWriter(str(folder / f"events.out.tfevents.{now:.0f}"))
+    first = pb2.Event(wall_time=now, file_version="brain.Event:2")
+    # Hides the points of later steps in earlier files.
+    start = pb2.SessionLog(status=pb2.SessionLog.START)
+    for event in (first, pb2.Event(wall_time=now, step=step + 1, session_log=start)):
+        writer.write(event.SerializeToString())
+    return writer
 
 
 def _is_up_to(step: int, line: str) -> bool:

@@ -1,4 +1,5 @@
 import json
+import resource
 import signal
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from alexvgg_jax import evaluate, loop
 from alexvgg_jax.augment import views
@@ -91,6 +93,20 @@ def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp
     chex.assert_trees_all_equal(longer.params, straight.params)
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2, 3]
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_a_full_disk_ends_the_curves_too(tmp_path):
+    """Without waiting for a writer that has died of it."""
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))  # bytes a file
+        with pytest.raises(OSError, match="File too large"):
+            with Log(Console(quiet=True), tmp_path, "net", 1, 1000, 0) as log:
+                for step in range(50, 20_000, 50):
+                    log.step(step, 1.0, 50.0, 0.01, 100.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
 
 
 def test_the_run_learns_and_its_rate_drops(straight):
