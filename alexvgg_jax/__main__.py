@@ -88,7 +88,7 @@ class Train:
         except Stopped:
             raise  # all hosts together
         except BaseException as error:
-            if jax.process_count() == 1:
+            if not jax.distributed.is_initialized():
                 raise
             _end_alone(error)
         print(f"checkpoints and metrics are in {folder}")

@@ -29,7 +29,7 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
 
     Raises InputError if there are fewer, or if they do not divide.
     """
-    found = jax.devices() if devices is None else list(devices)
+    found = _devices() if devices is None else list(devices)
     if not 0 <= given.devices <= len(found):
         raise InputError(f"--mesh.devices {given.devices}: there are {len(found)}")
     used = found[: given.devices or len(found)]
@@ -59,6 +59,14 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
         axis_types=(AxisType.Auto,) * len(axes),
         devices=used,
     )
+
+
+def _devices() -> list[jax.Device]:
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a word
+        reason = str(error) or f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')}"
+        raise InputError(f"jax finds no devices: {reason.splitlines()[0]}") from None
 
 
 def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:

@@ -69,6 +69,25 @@ def test_the_ledger_of_towers_and_of_a_split_batch():
     assert received == least < int(sums[1][1].replace(",", "")) / 100
 
 
+def totals(*arguments: str) -> list[int]:
+    """The bytes that each table of a ledger adds up to."""
+    lines = [line.split() for line in run("ledger", *arguments).stdout.splitlines()]
+    return [int(line[1].replace(",", "")) for line in lines if line[:1] == ["total"]]
+
+
+def test_the_ledger_of_a_split_update():
+    """--mesh.zero: the plain step, and half of 145,578 weights from the other device."""
+    zero, plain = totals("digits", "--mesh.zero")
+    assert zero - plain == 145_578 // 2 * 4
+
+
+def test_the_ledger_of_activations_computed_again():
+    """--model.remat: both towers gather the inputs of conv3, fc6 and fc7 once more."""
+    small = ("alexnet-small", "--mesh.towers", "--batch", "8")
+    kept, again = (totals(*small, *remat)[0] for remat in ((), ("--model.remat",)))
+    assert again - kept == 8 * (4 * 4 * 64 + 2 * 2 * 64 + 1024) // 2 * 4
+
+
 def test_filters_of_a_run(tmp_path):
     small = ("--data.size", "16", "--epochs", "1", "--mesh.devices", "1")
     folder, picture = str(tmp_path / "run"), tmp_path / "filters.png"

@@ -152,6 +152,28 @@ def test_a_pod_without_a_job_trains_alone(monkeypatch):
     assert os.environ["KUBERNETES_SERVICE_HOST"] == "10.0.0.1"
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("Unable to initialize\nmore"),
+            "no devices: Unable to initialize$",
+        ),
+        (AssertionError(), "no devices: JAX_PLATFORMS is cuda"),
+    ],
+)
+def test_no_devices(error, message, monkeypatch):
+    """Both are jax's own, for JAX_PLATFORMS that is not here."""
+
+    def devices():
+        raise error
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(InputError, match=message):
+        make_mesh(Mesh())
+
+
 def test_a_host_without_devices_is_named(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(InputError, match="--mesh.devices 4: host 1 would have none"):
