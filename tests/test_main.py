@@ -76,7 +76,7 @@ def totals(*arguments: str) -> list[int]:
 
 
 def test_the_ledger_of_a_split_update():
-    """--mesh.zero: the plain step, and half of 145,578 weights from the other device."""
+    """--mesh.zero: the plain step, and half of the weights from the other device."""
     zero, plain = totals("digits", "--mesh.zero")
     assert zero - plain == 145_578 // 2 * 4
 
