@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,9 @@ class Train:
             others = f"{self.hosts} hosts to meet at {self.coordinator}"
             print(f"waiting for {others}", file=sys.stderr, flush=True)
         join_hosts(self.coordinator, self.hosts, self.host)
+        if jax.distributed.is_initialized() and (hosts := jax.process_count()) > 1:
+            end = "if one dies, all end, and --resume goes on from the last checkpoint"
+            print(f"host {jax.process_index()} of {hosts}: {end}", file=sys.stderr)
         run: Run = self.recipe
         name = f"{run.model.name}-{Path(run.data.name).name}"
         folder = self.out or Path("runs") / name
@@ -111,6 +115,8 @@ def _end_alone(error: BaseException) -> NoReturn:
     else:
         message = f"error: {reason}"
     print(message, file=sys.stderr, flush=True)
+    if jax.process_index() == 0:
+        time.sleep(2)  # jax ends the others with it: let them say what they have to
     os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
@@ -170,7 +176,7 @@ class Ledger:
 
     def __call__(self) -> None:
         run: Run = self.recipe
-        if run.accumulate > 1:
+        if run.accumulate != 1:
             raise InputError("--accumulate: the ledger is that of a whole batch")
         devices = run.mesh.devices or max(2, run.mesh.classifier)
         jax.config.update("jax_platforms", "cpu")

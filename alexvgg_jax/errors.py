@@ -7,6 +7,8 @@ import re
 import sys
 from collections.abc import Iterator
 
+import jax
+
 
 class InputError(ValueError):
     """Something the user gave is wrong; the message is one line that names it."""
@@ -55,6 +57,12 @@ def one_line() -> Iterator[None]:
     except (InputError, OSError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
         print(f"error: {first}", file=sys.stderr)
+        sys.exit(1)
+    except jax.errors.JaxRuntimeError as error:
+        if not (first := str(error).splitlines()[0]).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        less = "a smaller --batch, --accumulate or --model.remat take less"
+        print(f"error: {first}: {less}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

@@ -184,7 +184,7 @@ def table(net: Model, batch: int, mesh: Mesh, ledger: Ledger) -> Table:
                 continue
             drawn.add_row(
                 layer or "(others)",
-                "backward" if backward else "forward",
+                ("backward" if backward else "forward") if layer else "",
                 ", ".join(f"{e.operation} ({e.devices})" for e in entries),
                 f"{sum(ledger[e] for e in entries):,}",
                 f"{needed.get((layer, backward), 0):,}",

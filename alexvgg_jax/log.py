@@ -1,7 +1,9 @@
 """What a run shows and writes while it trains: a bar, metrics.jsonl, TensorBoard."""
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ class Log:
         step: int,
     ):
         self._console, self._title, self._epochs = console, title, epochs
+        self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -55,7 +58,7 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        with self._lines:
+        with _names(self._directory), self._lines:
             self._curves.close()
 
     def step(
@@ -88,12 +91,22 @@ class Log:
         )
 
     def _write(self, step: int, figures: dict[str, Any]) -> None:
-        self._lines.write(json.dumps({"step": step} | figures) + "\n")
-        for name, value in figures.items():
-            summary, now = scalar(name, value), time.time()
-            event = pb2.Event(step=step, wall_time=now, summary=summary)
-            self._curves.write(event.SerializeToString())
-        self._curves.flush()
+        with _names(self._directory):
+            self._lines.write(json.dumps({"step": step} | figures) + "\n")
+            for name, value in figures.items():
+                summary, now = scalar(name, value), time.time()
+                event = pb2.Event(step=step, wall_time=now, summary=summary)
+                self._curves.write(event.SerializeToString())
+            self._curves.flush()
+
+
+@contextlib.contextmanager
+def _names(directory: Path) -> Iterator[None]:
+    """Of a full disk, say where it is."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{directory}: {error.strerror}") from None
 
 
 def _curves(folder: Path, step: int) -> RecordWriter:

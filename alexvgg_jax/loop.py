@@ -1,4 +1,4 @@
-"""Training from start to end: the only file that reads the clock and saves a run."""
+"""Training from start to end: the only file that times and saves a run."""
 
 import contextlib
 import dataclasses
@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -395,9 +396,19 @@ def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
-    multihost_utils.sync_global_devices("every host has looked")
+    _meet(dataclasses.asdict(run) | {"resume": resume})  # every host has looked
     if jax.process_index() == 0:
         write_json(dataclasses.asdict(run), path)
+
+
+def _meet(options: dict[str, Any]) -> None:
+    """Wait for all hosts. InputError if they were given different options."""
+    words = (json.dumps(value).encode() for value in options.values())
+    mine = np.array([zlib.crc32(each) for each in words], np.uint32)
+    agreed = (multihost_utils.process_allgather(mine) == mine).all(axis=0)
+    for name, same in zip(options, agreed, strict=True):
+        if not same:
+            raise InputError(f"the hosts were given different options: {name}")
 
 
 def _settings(directory: Path) -> Run:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import math
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -44,10 +45,12 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
             f"--mesh.{flag}: {len(used)} devices do not divide into groups of "
             f"{together}"
         )
-    idle = set(range(jax.process_count())) - {d.process_index for d in used}
-    if devices is None and idle:
+    hosts = range(jax.process_count())
+    shares = [sum(d.process_index == host for d in used) for host in hosts]
+    if devices is None and len(set(shares)) > 1:
         raise InputError(
-            f"--mesh.devices {given.devices}: host {min(idle)} would have none of them"
+            f"--mesh.devices {len(used)}: of them, the hosts would have "
+            f"{', '.join(map(str, shares))}; each must have as many"
         )
     axes = {DATA: len(used) // together}
     if together > 1:
@@ -61,7 +64,7 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
     )
 
 
-def _devices() -> list[jax.Device]:
+def _devices() -> list[Any]:
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter without a word
@@ -78,38 +81,27 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
     three are missing or wrong, or if a launcher's processes cannot be joined. Where the
     others do not come, and where the first dies, jax itself ends the process.
     """
-    given = (bool(coordinator), hosts != 0, host != -1)
-    if any(given) and not all(given):
-        raise InputError("--coordinator, --hosts, --host: all three, or none of them")
-    if all(given):
-        if hosts < 1:
-            raise InputError(f"--hosts {hosts}: at least 1")
-        if not 0 <= host < hosts:
-            raise InputError(
-                f"--host {host}: from 0 to {hosts - 1}, --hosts being {hosts}"
-            )
-        name, _, port = coordinator.rpartition(":")
-        if not (name and port.isdecimal() and 0 < int(port) < 2**16):
-            raise InputError(f"--coordinator {coordinator}: not HOST:PORT")
-    elif "JOB_COMPLETION_INDEX" in os.environ and not _finds_kubernetes():
+    given = _given(coordinator, hosts, host)
+    if not given and "JOB_COMPLETION_INDEX" in os.environ and not _finds_kubernetes():
         raise InputError(
             "JOB_COMPLETION_INDEX says that this is one pod of a Kubernetes job: "
             "pip install 'jax[k8s]', or give --coordinator, --hosts and --host"
         )
     try:
-        if all(given):
-            jax.distributed.initialize(
-                *(coordinator, hosts, host),
-                cluster_detection_method="deactivate",  # all devices, not one a task
-                heartbeat_timeout_seconds=SILENCE,
-            )
-        else:
-            with _no_pod_without_a_job():
+        with _ended_by_ctrl_c(), _no_pod_without_a_job():
+            if given:
+                jax.distributed.initialize(
+                    *(coordinator, hosts, host),
+                    # all devices, not one a task
+                    cluster_detection_method="deactivate",
+                    heartbeat_timeout_seconds=SILENCE,
+                )
+            else:
                 jax.distributed.initialize(heartbeat_timeout_seconds=SILENCE)
     except Exception as error:  # whatever a launcher's own package raises
-        if all(given) or "coordinator_address" not in str(error):
+        if given or "coordinator_address" not in str(error):
             first = (str(error) or type(error).__name__).splitlines()[0]
-            who = f"--coordinator {coordinator}" if all(given) else "this job's hosts"
+            who = f"--coordinator {coordinator}" if given else "this job's hosts"
             raise InputError(f"{who}: {first}") from None
     for count in LAUNCHED:
         if os.environ.get(count, "1") != "1" and not jax.distributed.is_initialized():
@@ -117,6 +109,33 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
                 f"{count} is {os.environ[count]}, but jax cannot join the processes of "
                 "this launcher: give --coordinator, --hosts and --host"
             )
+
+
+def _given(coordinator: str, hosts: int, host: int) -> bool:
+    """Whether the three flags say who takes part. InputError if they are wrong."""
+    given = (bool(coordinator), hosts != 0, host != -1)
+    if not any(given):
+        return False
+    if not all(given):
+        raise InputError("--coordinator, --hosts, --host: all three, or none of them")
+    if hosts < 1:
+        raise InputError(f"--hosts {hosts}: at least 1")
+    if not 0 <= host < hosts:
+        raise InputError(f"--host {host}: from 0 to {hosts - 1}, --hosts being {hosts}")
+    name, _, port = coordinator.rpartition(":")
+    if not (name and port.isdecimal() and 0 < int(port) < 2**16):
+        raise InputError(f"--coordinator {coordinator}: not HOST:PORT")
+    return True
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """jax waits for the others where Python does not get to see a signal."""
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

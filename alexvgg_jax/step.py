@@ -327,9 +327,9 @@ def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _split_update(
-    optimizer: optax.GradientTransformationExtraArgs, own: Shardings, all: Shardings
+    optimizer: optax.GradientTransformationExtraArgs, split: Shardings, kept: Shardings
 ) -> optax.GradientTransformationExtraArgs:
-    """`optimizer` where each device updates its own part, and then gathers all.
+    """`optimizer` where each device updates its part, and then gathers what it keeps.
 
     Gradients are summed for all first, as without it: else the split would spread into
     the gradients' own products, and gather activations for them.
@@ -337,8 +337,8 @@ def _split_update(
     lay_out = lax.with_sharding_constraint
 
     def update(updates, state, params=None, **extra):
-        updates, params = lay_out((lay_out(updates, all), params), (own, own))
+        updates, params = lay_out((lay_out(updates, kept), params), (split, split))
         updates, state = optimizer.update(updates, state, params, **extra)
-        return lay_out(updates, all), state
+        return lay_out(updates, kept), state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -56,6 +56,10 @@ class Host:
         return printed
 
 
+def at(address: str, host: int) -> tuple[str, ...]:
+    return ("--coordinator", address, "--hosts", "2", "--host", str(host))
+
+
 def two_hosts(
     folder: Path, *arguments: str, second: tuple[str, ...] = ()
 ) -> tuple[Host, Host]:
@@ -64,10 +68,7 @@ def two_hosts(
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     hosts = (
-        Host(
-            *(folder, 2, "--coordinator", address, "--hosts", "2", "--host", str(host)),
-            *(*arguments, *(second if host else ())),
-        )
+        Host(folder, 2, *at(address, host), *arguments, *(second if host else ()))
         for host in range(2)
     )
     return next(hosts), next(hosts)
@@ -146,6 +147,32 @@ def test_an_error_of_one_host_ends_both(tmp_path):
     first, second = two_hosts(tmp_path / "two", second=data)
     assert "error: --data" in second.ended(1)
     assert first.process.wait(timeout=SILENCE + 60) != 0
+
+
+def test_the_first_host_dies(tmp_path):
+    """jax itself ends the others, and prints its own stack; what to do stands above."""
+    folder = tmp_path / "two"
+    first, second = two_hosts(folder)
+    wait_for_a_checkpoint(folder, first)
+    first.process.send_signal(signal.SIGKILL)
+    assert second.process.wait(timeout=SILENCE + 60) != 0
+    assert "if one dies, all end, and --resume goes on" in second.log.read_text()
+
+
+def test_hosts_with_different_options(tmp_path):
+    for host in two_hosts(tmp_path / "two", second=("--seed", "1")):
+        printed = host.ended(1).splitlines()
+        assert printed[-1] == "error: the hosts were given different options: seed"
+    assert not (tmp_path / "two" / "run.json").exists()
+
+
+def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
+    host = Host(tmp_path / "two", 2, *at("localhost:1", 1))
+    while "waiting for 2 hosts" not in host.log.read_text():
+        time.sleep(0.1)
+    time.sleep(1)
+    host.process.send_signal(signal.SIGINT)
+    host.ended(-signal.SIGINT)
 
 
 def test_sigterm_on_one_host_saves_on_both(one_host, tmp_path):

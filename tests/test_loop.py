@@ -101,7 +101,7 @@ def test_a_full_disk_ends_the_curves_too(tmp_path):
     least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))  # bytes a file
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=f"{tmp_path}: File too large"):
             with Log(Console(quiet=True), tmp_path, "net", 1, 1000, 0) as log:
                 for step in range(50, 20_000, 50):
                     log.step(step, 1.0, 50.0, 0.01, 100.0)

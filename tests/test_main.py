@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 import tyro
 
+from alexvgg_jax import errors
 from alexvgg_jax.__main__ import PAIRS, Train
 from alexvgg_jax.models import MODELS
 
@@ -116,7 +118,7 @@ def test_filters_of_a_run(tmp_path):
         (("filters", "nowhere"), "nowhere: no run there"),
         (("ledger", "vgg-a", "--mesh.towers"), "--mesh.towers: vgg-a has one tower"),
         (("ledger", "vgg-a", "--batch", "3"), "--batch 3 does not divide"),
-        (("ledger", "digits", "--accumulate", "2"), "--accumulate"),
+        (("ledger", "digits", "--accumulate", "0"), "--accumulate"),
         (("train", "digits", "--mesh.devices", "4097"), "--mesh.devices 4097"),
         (("train", "digits", "--accumulate", "3"), "126 and 129 do"),
         (("train", "digits", "--hosts", "2"), "all three"),
@@ -124,6 +126,22 @@ def test_filters_of_a_run(tmp_path):
 )
 def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message):
     assert message in one_line(*arguments)
+
+
+def test_out_of_memory_is_one_line(capsys):
+    """And no other error of the devices is."""
+
+    def fails(message: str) -> None:
+        with errors.one_line():
+            raise jax.errors.JaxRuntimeError(message)
+
+    with pytest.raises(SystemExit, match="1"):
+        fails("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.\nmore")
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating 8")
+    assert "--accumulate" in printed and printed.count("\n") == 1
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        fails("INTERNAL: broken")
 
 
 def test_train_then_eval(tmp_path):
