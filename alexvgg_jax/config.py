@@ -131,8 +131,8 @@ CIFAR_14PCT = replace(
     optim=replace(CIFAR_19PCT.optim, weight_decay=0.0, layer_decay={}),
 )
 
-# The program's page gives the 11% net's schedule: about 500 epochs, 10 and 10 more at a
-# tenth and a hundredth of the rate. (It trains without batch 5 for the first 350.)
+# The 11% net's file gives the schedule: about 500 epochs, 10 and 10 more at a tenth and
+# a hundredth of epsW, the weights' rate. (It trains without batch 5 for the first 350.)
 CIFAR_13PCT = Run(
     data=Data("cifar10"),
     augment=Augment(crop=24, mirror=True),
@@ -142,6 +142,7 @@ CIFAR_13PCT = Run(
         weight_decay=0.004,
         layer_decay={"conv1": 0.0, "conv2": 0.0},
         drop_epochs=(500.0, 510.0),
+        drop_biases=False,
     ),
     epochs=520,
 )

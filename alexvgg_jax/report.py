@@ -24,6 +24,8 @@ from alexvgg_jax import paper
 from alexvgg_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+# What a checkout holds but for the experiments' results and the page that shows them.
+CODE = (".", ":!experiments/results", ":!experiments/README.md")
 
 
 Value = dict[str, float]  # a mean, and its "deviation" over seeds or standard "error"
@@ -86,7 +88,8 @@ def estimate(values: Sequence[float]) -> Value:
 def verdict(effect: Value, above: float = 0.0) -> str:
     """The rule of every experiment: is the effect above that, by two standard errors?
 
-    Three seeds an arm exceed that by chance in one of seventeen, to either side.
+    By chance two arms of three seeds exceed that to either side once in seventeen
+    times, and the mean of three pairs once in eleven (Student's t, 4 and 2 degrees).
     """
     if "error" not in effect:
         return "undecided: one seed has no standard error"
@@ -135,7 +138,7 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -238,7 +241,7 @@ def figures(finding: Finding) -> list[tuple[str, str, str, str]]:
         gap = "-"
         if ours is not None and published is not None:
             gap = f"{ours['mean'] - published:+.2f}"
-        theirs = "-" if published is None else f"{published:g}"
+        theirs = "-" if published is None else f"{published:,.10g}"
         rows.append((name, theirs, show(ours), gap))
     return rows
 
@@ -257,7 +260,7 @@ def show(figure: Value | None) -> str:
         return f"{figure['mean']:.2f} ± {figure['error']:.2f} (s.e.)"
     if "deviation" in figure:
         return f"{figure['mean']:.2f} ± {figure['deviation']:.2f}"
-    return f"{figure['mean']:.4g}"
+    return f"{figure['mean']:,.4g}"
 
 
 def draw_filters(
@@ -409,7 +412,7 @@ def page(
             verdict = f"[{finding.verdict}](#{result.name})"
             ours = _brief({name: show(value) for name, value in finding.ours.items()})
             data, seconds = result.data["set"], f"{result.seconds:,.0f}"
-        published = _brief({name: f"{n:g}" for name, n in claim.published.items()})
+        published = _brief({k: f"{n:,.10g}" for k, n in claim.published.items()})
         cells = (claim.tag, claim.sentence, published, ours, data, verdict, seconds)
         lines.append(f"| {' | '.join(cells)} |")
     for name, result in results.items():

@@ -154,11 +154,16 @@ def predict_step(
     apply: Apply,
     config: Augment,
 ) -> Float[Array, "batch classes"]:
-    """AlexNet §6 ten crops: each image's probabilities, averaged over its views."""
+    """AlexNet §6 ten crops: each image's probabilities, averaged over its views.
+
+    One view after the other, so that ten take no more memory than a test of one.
+    """
+
+    def probabilities(seen: Array) -> Array:
+        return jax.nn.softmax(apply(params, seen, train=False)[0])
+
     seen = views(jnp.asarray(batch.images), stats, config, kind)
-    logits, _ = apply(params, seen.reshape(-1, *seen.shape[2:]), train=False)
-    shape = (*seen.shape[:2], logits.shape[-1])
-    return jax.nn.softmax(logits).reshape(shape).mean(axis=1)
+    return lax.map(probabilities, jnp.moveaxis(seen, 1, 0)).mean(axis=0)
 
 
 class Steps(NamedTuple):

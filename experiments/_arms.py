@@ -105,6 +105,7 @@ class Experiment:
             given = replace(given, epochs=DIGITS_EPOCHS)
         self.name, self.given = name, given
         self.source = open_source(Data(given.data), "train")
+        self.test = open_source(Data(given.data), "test")
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
@@ -128,6 +129,12 @@ class Experiment:
                 f"{self.path} is a result of {there.data['set']}, not of {sets}: use "
                 "another --out"
             )
+        epochs = there.data.get("epochs", self.given.epochs)
+        if epochs != self.given.epochs:
+            raise InputError(
+                f"--epochs {self.given.epochs}: {self.path} has {epochs}; use another "
+                "--out"
+            )
         if len(there.seeds) > self.given.seeds:
             raise InputError(
                 f"--seeds {self.given.seeds}: {self.path} has {len(there.seeds)}; use "
@@ -147,6 +154,11 @@ class Experiment:
             )
         return trained
 
+    def seeds(self, arm: str, run: Run) -> Iterator[loop.Trained]:
+        """`run` with each of --seeds, its schedule scaled to --epochs."""
+        for seed in range(self.given.seeds):
+            yield self.train(arm, scaled(replace(run, seed=seed), self.given.epochs))
+
     def history(self, arm: str, run: Run) -> list[loop.Epoch]:
         """What `run` went through in its epochs, be it that it went further."""
         return self._train(arm, run)[1].history[: run.epochs]
@@ -158,21 +170,23 @@ class Experiment:
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
         with alone(directory):
             self._trained[directory] = 0.0
-            self._sign(directory, run.epochs)
-            resume = (directory / loop.SETTINGS).exists()
-            trained = loop.train(run, directory, resume=resume)
+            with self._signed(directory):
+                resume = (directory / loop.SETTINGS).exists()
+                trained = loop.train(run, directory, resume=resume)
         seconds = (epoch.seconds for epoch in trained.history[: run.epochs])
         self._trained[directory] = sum(seconds)
         return directory, trained
 
-    def _sign(self, directory: Path, epochs: int) -> None:
-        """Note the commit that trains there, behind those that already did."""
-        metrics, path = directory / "metrics.jsonl", directory / "commit"
-        if metrics.exists() and f'"epoch": {epochs},' in metrics.read_text():
-            return  # nothing is left to train
-        begun = any((directory / "checkpoints").glob("[0-9]*"))
+    @contextlib.contextmanager
+    def _signed(self, directory: Path) -> Iterator[None]:
+        """Note the commit that trains there, behind those that already did; not if
+        nothing was left to train."""
+        path, begun = directory / "commit", newest_checkpoint(directory)
         before = path.read_text().split() if begun else []
         path.write_text("\n".join(dict.fromkeys([*before, self._commit])))
+        yield
+        if newest_checkpoint(directory) == begun:
+            path.write_text("\n".join(before))
 
     def _folder(self, run: Run) -> Path:
         # Defaults are left out, so that a new setting changes no folder's name.
@@ -221,9 +235,15 @@ class Experiment:
     ) -> None:
         """Write the JSON, the tables and the plot, and print the tables.
 
-        `findings` are our figures and the verdict of each claim's tag.
+        `findings` are our figures and the verdict of each claim's tag. InputError if
+        the result that is there has an arm that this one lacks.
         """
-        test = open_source(Data(self.given.data), "test")
+        if self.path.exists():
+            lost = report.read(self.path).arms.keys() - arms.keys()
+            if lost:
+                raise InputError(f"{self.path} has {min(lost)} too: use another --out")
+        wild = [arm for arm, seeds in arms.items() if any(map(diverged, seeds))]
+        but = f"; diverged: {', '.join(wild)}" if wild else ""
         signed = (folder / "commit" for folder in self._trained)
         commits = {c for path in signed for c in path.read_text().split()}
         result = report.Result(
@@ -234,12 +254,15 @@ class Experiment:
             data={
                 "set": self.source.about,
                 "train": self.source.count,
-                "test": test.count,
+                "test": self.test.count,
+                "epochs": self.given.epochs,  # 0: each net's own
             },
             seeds=list(range(self.given.seeds)),
             seconds=round(sum(self._trained.values(), 0.0), 1),
             findings={
-                tag: report.Finding(dict(paper.claim(tag).published), ours, verdict)
+                tag: report.Finding(
+                    dict(paper.claim(tag).published), ours, verdict + but
+                )
                 for tag, (ours, verdict) in findings.items()
             },
             arms={arm: list(seeds) for arm, seeds in arms.items()},
@@ -252,15 +275,26 @@ class Experiment:
         print(f"wrote {self.path}, and beside it the table (.txt) and the plot (.png)")
 
 
+def newest_checkpoint(directory: Path) -> int:
+    """Its step, 0 if there is none."""
+    found = (directory / "checkpoints").glob("[0-9]*")
+    return max((int(path.name) for path in found if path.name.isdecimal()), default=0)
+
+
+def diverged(figures: Mapping[str, Any]) -> bool:
+    return figures.get("diverged", False)
+
+
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """InputError if another program works in that folder."""
+    """Once no other program works in that folder."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{directory}: another program is at it") from None
+            loop.console.print(f"waiting for another program at {directory}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -12,10 +12,12 @@ much, undecided between.
     python experiments/alexnet_depth.py --data cifar10
 """
 
+from statistics import fmean
+
 from _arms import SMALL, TEST, Experiment, Options, bars, each, options, switched, worst
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, spread, verdict
+from alexvgg_jax.report import difference, verdict
 
 WHOLE = "whole"
 LAYERS = ("conv2", "conv3", "conv4", "conv5", "fc6", "fc7")
@@ -33,9 +35,9 @@ def main() -> None:
         for arm, seeds in shallower.items()
     }
     ours = {
-        "top-1 error points, one middle layer removed": spread(
-            [points["mean"] for points in lost.values()]
-        ),
+        "top-1 error points, one middle layer removed": {
+            "mean": fmean(points["mean"] for points in lost.values())
+        },
         **lost,
         **each(arms, TEST),
     }

@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from _arms import Experiment, Options, curves, options, scaled, switched
+from _arms import Experiment, Options, curves, options, switched
 
 from alexvgg_jax import evaluate, loop, paper
 from alexvgg_jax.config import RECIPES
@@ -72,13 +72,12 @@ def judge(work: loop.Work, ours: dict[str, Value], published: dict) -> str:
 
 def main() -> None:
     given = options(__doc__, ImageNetOptions())
-    experiment = Experiment("alexnet_imagenet", given.shared)
+    experiment = Experiment(f"alexnet_imagenet_{given.year}", given.shared)
     _, recipe = RECIPES[f"alexnet-{given.schedule}"]
     recipe = replace(switched(recipe, width=given.width), batch=given.batch)
     seeds, predicted = [], []
-    for seed in range(given.shared.seeds):
-        run = scaled(replace(recipe, seed=seed), given.shared.epochs)
-        work, history, params = experiment.train(given.schedule, run)
+    for seed, trained in enumerate(experiment.seeds(given.schedule, recipe)):
+        work, history, params = trained
         curve = [[float(epoch.epoch), epoch.test_error] for epoch in history]
         seeds.append({"seed": seed, "curve": curve})
         probabilities, labels = loop.predict(work, params, work.test_source, "ten")

@@ -16,13 +16,13 @@ between.
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _arms import SMALL, Experiment, Options, options, scaled
+from _arms import SMALL, Experiment, Options, options
 from jaxtyping import Array, Float, Int
 
 from alexvgg_jax import loop
@@ -164,9 +164,7 @@ def main() -> None:
     given = options(__doc__, Options())
     experiment = Experiment("alexnet_retrieval", given)
     seeds, figure4 = [], []
-    for seed in range(given.seeds):
-        run = scaled(replace(SMALL, seed=seed), experiment.given.epochs)
-        trained = experiment.train(SMALL.model.name, run)
+    for seed, trained in enumerate(experiment.seeds(SMALL.model.name, SMALL)):
         figures = {
             SAME: same_class(trained, features),
             SAME_PIXELS: same_class(trained, pixels),

@@ -92,7 +92,7 @@ def objective(trial: optuna.Trial, experiment: Experiment) -> float:
             raise optuna.TrialPruned from None
         error = history[-1].test_error
         trial.report(error, epochs)
-        if trial.should_prune():
+        if epochs < RUNGS[-1] and trial.should_prune():
             raise optuna.TrialPruned
     return error
 

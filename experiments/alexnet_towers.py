@@ -32,6 +32,7 @@ from _arms import (
     Experiment,
     Options,
     bars,
+    diverged,
     each,
     options,
     scaled,
@@ -90,7 +91,8 @@ def main() -> None:
     given = options(__doc__, Options())
     experiment = Experiment("alexnet_towers", given)
     arms = experiment.arms(ARMS)
-    for figures in arms[JOINED]:
+    sound = [figures for figures in arms[JOINED] if not diverged(figures)]
+    for figures in sound:
         run = replace(ARMS[JOINED], seed=figures["seed"])
         params = experiment.train(JOINED, scaled(run, experiment.given.epochs)).params
         kernel = jax.device_get(params["conv1"]["kernel"])
@@ -104,12 +106,15 @@ def main() -> None:
         "top-5 error points": difference(arms[JOINED], arms[HALF], TOP5),
         **each(arms, TEST),
     }
-    shares = [figures["random halves, %"] for figures in arms[JOINED]]
+    shares = [figures["random halves, %"] for figures in sound]
+    apart = [figures["colours apart, points"] for figures in sound]
     figure3 = {
-        "the towers' colours apart, points": spread(
-            [figures["colours apart, points"] for figures in arms[JOINED]]
-        ),
-        "random halves less far apart, %": spread(shares),
+        name: spread(values)
+        for name, values in (
+            ("the towers' colours apart, points", apart),
+            ("random halves less far apart, %", shares),
+        )
+        if values
     }
     findings = {
         "AlexNet §3.2": (towers, verdict(difference(arms[HALF], arms[JOINED], TEST))),

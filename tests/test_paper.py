@@ -181,4 +181,5 @@ def test_cifar_recipes_are_those_of_the_files(name, decays, crop, drops, epochs)
     assert (recipe.augment.crop, recipe.augment.mirror) == (crop, crop > 0)
     assert recipe.augment.crop in (0, 24)
     assert optim.drop_epochs == tuple(drop for drop in drops if drop < epochs)
+    assert optim.drop_biases == (epochs != 520)  # these two lower epsW alone
     assert (recipe.batch, recipe.epochs) == (128, epochs)
