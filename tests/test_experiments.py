@@ -524,7 +524,7 @@ def test_imagenet_on_a_small_folder(monkeypatch, tmp_path):
     script = ["experiments/alexnet_imagenet.py", *quick, "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", script)
     alexnet_imagenet.main()
-    result = report.read(tmp_path / "alexnet_imagenet_2012.json")
+    result = report.read(tmp_path / "alexnet_imagenet_2010.json")
     finding = result.findings["AlexNet Table 1"]
     assert finding.verdict == "not tested: 2 classes, 18 training images"
     assert 0 <= finding.ours["CNN, top-1"]["mean"] <= 100
