@@ -54,15 +54,13 @@ def one_line() -> Iterator[None]:
     except Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
-    except (InputError, OSError) as error:
+    except (InputError, OSError, jax.errors.JaxRuntimeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            if not first.startswith("RESOURCE_EXHAUSTED"):
+                raise
+            first += ": a smaller --batch, --accumulate or --model.remat take less"
         print(f"error: {first}", file=sys.stderr)
-        sys.exit(1)
-    except jax.errors.JaxRuntimeError as error:
-        if not (first := str(error).splitlines()[0]).startswith("RESOURCE_EXHAUSTED"):
-            raise
-        less = "a smaller --batch, --accumulate or --model.remat take less"
-        print(f"error: {first}: {less}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)

@@ -6,7 +6,6 @@ import json
 import math
 import signal
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,6 +39,7 @@ from alexvgg_jax.mesh import (
     check_batch,
     everywhere,
     make_mesh,
+    meet,
     place,
     replicated,
     rows_of_host,
@@ -396,19 +396,9 @@ def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
-    _meet(dataclasses.asdict(run) | {"resume": resume})  # every host has looked
+    meet(dataclasses.asdict(run) | {"resume": resume})  # every host has looked
     if jax.process_index() == 0:
         write_json(dataclasses.asdict(run), path)
-
-
-def _meet(options: dict[str, Any]) -> None:
-    """Wait for all hosts. InputError if they were given different options."""
-    words = (json.dumps(value).encode() for value in options.values())
-    mine = np.array([zlib.crc32(each) for each in words], np.uint32)
-    agreed = (multihost_utils.process_allgather(mine) == mine).all(axis=0)
-    for name, same in zip(options, agreed, strict=True):
-        if not same:
-            raise InputError(f"the hosts were given different options: {name}")
 
 
 def _settings(directory: Path) -> Run:

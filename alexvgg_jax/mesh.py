@@ -2,14 +2,17 @@
 
 import contextlib
 import importlib.util
+import json
 import math
 import os
 import signal
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -154,6 +157,16 @@ def _no_pod_without_a_job() -> Iterator[None]:
 def _finds_kubernetes() -> bool:
     """Whether jax can ask Kubernetes for the other pods."""
     return importlib.util.find_spec("kubernetes") is not None
+
+
+def meet(options: dict[str, Any]) -> None:
+    """Wait for all hosts. InputError if they were given different options."""
+    words = (json.dumps(value).encode() for value in options.values())
+    mine = np.array([zlib.crc32(each) for each in words], np.uint32)
+    agreed = (multihost_utils.process_allgather(mine) == mine).all(axis=0)
+    for name, same in zip(options, agreed, strict=True):
+        if not same:
+            raise InputError(f"the hosts were given different options: {name}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

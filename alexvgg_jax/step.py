@@ -315,7 +315,7 @@ def _split_further(
 
 
 def _check_split(net: Model, params: Shardings, updated: Shardings) -> None:
-    """InputError if the devices would go on to update half of the net alike."""
+    """InputError if the devices would all update the same half of the net, or more."""
     shapes = jax.tree.leaves(net.param_shapes())
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(updated), strict=True)
     sizes = [math.prod(shape.shape) for shape in shapes]

@@ -41,7 +41,7 @@ from _arms import (
 from jaxtyping import Float
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, draw_filters, spread, verdict
+from alexvgg_jax.report import Value, difference, draw_filters, spread, verdict
 
 JOINED, HALF = "joined (paper)", "one GPU, half the kernels"
 ARMS = {
@@ -107,15 +107,11 @@ def main() -> None:
         **each(arms, TEST),
     }
     shares = [figures["random halves, %"] for figures in sound]
-    apart = [figures["colours apart, points"] for figures in sound]
-    figure3 = {
-        name: spread(values)
-        for name, values in (
-            ("the towers' colours apart, points", apart),
-            ("random halves less far apart, %", shares),
-        )
-        if values
-    }
+    figure3: dict[str, Value] = {}
+    if sound:
+        apart = [figures["colours apart, points"] for figures in sound]
+        figure3["the towers' colours apart, points"] = spread(apart)
+        figure3["random halves less far apart, %"] = spread(shares)
     findings = {
         "AlexNet §3.2": (towers, verdict(difference(arms[HALF], arms[JOINED], TEST))),
         "AlexNet Figure 3": (figure3, judge(shares)),
