@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_origin
@@ -17,7 +17,7 @@ from rich.console import Console
 from alexvgg_jax import ledger, loop, memory, report
 from alexvgg_jax.config import RECIPES, Mesh, Run, Switches
 from alexvgg_jax.errors import InputError, Stopped, one_line, short_usage
-from alexvgg_jax.mesh import join_hosts, make_mesh
+from alexvgg_jax.mesh import all_devices, join_hosts, make_mesh
 from alexvgg_jax.models import build, summary
 
 PAIRS = tyro.constructors.ConstructorRegistry()
@@ -81,14 +81,17 @@ class Train:
             others = f"{self.hosts} hosts to meet at {self.coordinator}"
             print(f"waiting for {others}", file=sys.stderr, flush=True)
         join_hosts(self.coordinator, self.hosts, self.host)
-        if jax.distributed.is_initialized() and (hosts := jax.process_count()) > 1:
-            end = "if one dies, all end, and --resume goes on from the last checkpoint"
-            print(f"host {jax.process_index()} of {hosts}: {end}", file=sys.stderr)
         run: Run = self.recipe
         name = f"{run.model.name}-{Path(run.data.name).name}"
         folder = self.out or Path("runs") / name
         try:
-            loop.train(run, folder, resume=self.resume)
+            all_devices()
+            if (hosts := jax.process_count()) > 1:
+                end = "if one dies, all end, and --resume goes on from the last "
+                end += "checkpoint"
+                print(f"host {jax.process_index()} of {hosts}: {end}", file=sys.stderr)
+            with _out_of_memory():
+                loop.train(run, folder, resume=self.resume)
         except Stopped:
             raise  # all hosts together
         except BaseException as error:
@@ -96,6 +99,18 @@ class Train:
                 raise
             _end_alone(error)
         print(f"checkpoints and metrics are in {folder}")
+
+
+@contextlib.contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """Of a step that is too large, say what makes it smaller."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not (first := str(error).splitlines()[0]).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        less = "a smaller --batch, --accumulate or --model.remat take less"
+        raise InputError(f"{first}: {less}") from None
 
 
 OF_ANOTHER_HOST = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "Gloo", "Socket closed")
@@ -115,7 +130,10 @@ def _end_alone(error: BaseException) -> NoReturn:
     else:
         message = f"error: {reason}"
     print(message, file=sys.stderr, flush=True)
-    if jax.process_index() == 0:
+    index = 0
+    with contextlib.suppress(RuntimeError, AssertionError):  # where it has no devices
+        index = jax.process_index()
+    if index == 0:
         time.sleep(2)  # jax ends the others with it: let them say what they have to
     os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 

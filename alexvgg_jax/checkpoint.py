@@ -10,6 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.mesh import all_devices
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class Checkpoints:
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    on_one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    on_one = jax.sharding.SingleDeviceSharding(all_devices()[0])
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else on_one
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

@@ -56,10 +56,9 @@ def one_line() -> Iterator[None]:
         sys.exit(stop.exit_code)
     except (InputError, OSError, jax.errors.JaxRuntimeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            if not first.startswith("RESOURCE_EXHAUSTED"):
-                raise
-            first += ": a smaller --batch, --accumulate or --model.remat take less"
+        of_jax = isinstance(error, jax.errors.JaxRuntimeError)
+        if of_jax and not first.startswith("RESOURCE_EXHAUSTED"):
+            raise
         print(f"error: {first}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

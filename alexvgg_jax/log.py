@@ -13,6 +13,8 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
+from alexvgg_jax.report import write_text
+
 pb2: Any = event_pb2  # generated code, whose names pyright does not know
 STEPS_A_LINE = 50  # from one line of metrics.jsonl, or point of a curve, to the next
 
@@ -38,9 +40,11 @@ class Log:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
-        path.write_text("".join(f"{line}\n" for line in lines if _is_up_to(step, line)))
-        self._lines = path.open("a", buffering=1)
-        self._curves = _curves(directory / "tensorboard", step)
+        kept = "".join(f"{line}\n" for line in lines if _is_up_to(step, line))
+        with _names(directory):
+            write_text(kept, path)
+            self._lines = path.open("a", buffering=1)
+            self._curves = _curves(directory / "tensorboard", step)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -106,7 +110,7 @@ def _names(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"{directory}: {error.strerror}") from None
+        raise OSError(f"{directory}: {error.strerror or error}") from None
 
 
 def _curves(folder: Path, step: int) -> RecordWriter:

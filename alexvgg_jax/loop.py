@@ -36,6 +36,7 @@ from alexvgg_jax.data.sources import Source, open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
 from alexvgg_jax.mesh import (
+    all_devices,
     check_batch,
     everywhere,
     make_mesh,
@@ -356,7 +357,7 @@ def restored(directory: Path) -> tuple[Work, Params]:
 
     Raises InputError if the folder holds no run, or no checkpoint that fits.
     """
-    run, devices = _settings(directory), jax.device_count()
+    run, devices = _settings(directory), len(all_devices())
     batch = max(run.batch // devices, 1) * devices
     work = prepare(replace(run, mesh=config.Mesh(), accumulate=1, batch=batch))
     like = work.steps.init(jax.random.key(0))
@@ -396,7 +397,8 @@ def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
-    meet(dataclasses.asdict(run) | {"resume": resume})  # every host has looked
+    # Every host has looked into the folder, when all go on.
+    meet(dataclasses.asdict(run) | {"out": str(directory), "resume": resume})
     if jax.process_index() == 0:
         write_json(dataclasses.asdict(run), path)
 

@@ -44,6 +44,7 @@ def of_training(net: Model, batch: int) -> Memory:
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: at least 1")
+    mesh = make_mesh(Mesh(devices=1))
     optimizer, config = original_sgd(Optim()), Augment()
     arguments = abstract_arguments(net, optimizer, batch, net.image_size)
     state, rows, stats, _, key = arguments
@@ -51,9 +52,7 @@ def of_training(net: Model, batch: int) -> Memory:
         functools.partial(gradients, apply=net.apply, config=config),
         compiler_options=compiler_options(),
     ).lower(state.params, rows, stats, key)
-    step = compile_steps(
-        net, optimizer, config, make_mesh(Mesh(devices=1))
-    ).train.lower(*arguments)
+    step = compile_steps(net, optimizer, config, mesh).train.lower(*arguments)
     parameters, velocity = _bytes(state.params), _bytes(state.opt)
     images = _bytes(rows.images)
     return Memory(

@@ -27,13 +27,22 @@ LAUNCHED = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 SILENCE = 30  # seconds; jax by itself waits 100
 
 
+def all_devices() -> list[Any]:
+    """Those of all hosts. Raises InputError if jax finds none."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter without a word
+        reason = str(error) or f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')}"
+        raise InputError(f"jax finds no devices: {reason.splitlines()[0]}") from None
+
+
 def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of `data`, and of `tower` or `model` where a net is split, over the first
     devices of all hosts, or of `devices`.
 
     Raises InputError if there are fewer, or if they do not divide.
     """
-    found = _devices() if devices is None else list(devices)
+    found = all_devices() if devices is None else list(devices)
     if not 0 <= given.devices <= len(found):
         raise InputError(f"--mesh.devices {given.devices}: there are {len(found)}")
     used = found[: given.devices or len(found)]
@@ -65,14 +74,6 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
         axis_types=(AxisType.Auto,) * len(axes),
         devices=used,
     )
-
-
-def _devices() -> list[Any]:
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter without a word
-        reason = str(error) or f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS')}"
-        raise InputError(f"jax finds no devices: {reason.splitlines()[0]}") from None
 
 
 def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:

@@ -88,7 +88,7 @@ def estimate(values: Sequence[float]) -> Value:
 def verdict(effect: Value, above: float = 0.0) -> str:
     """The rule of every experiment: is the effect above that, by two standard errors?
 
-    By chance two arms of three seeds exceed that to either side once in seventeen
+    By chance two arms of three seeds exceed that, to one given side, once in seventeen
     times, and the mean of three pairs once in eleven (Student's t, 4 and 2 degrees).
     """
     if "error" not in effect:

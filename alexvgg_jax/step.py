@@ -156,7 +156,7 @@ def predict_step(
 ) -> Float[Array, "batch classes"]:
     """AlexNet §6 ten crops: each image's probabilities, averaged over its views.
 
-    One view after the other, so that ten take no more memory than a test of one.
+    One view after the other, so that the activations are those of one.
     """
 
     def probabilities(seen: Array) -> Array:

@@ -129,8 +129,7 @@ class Experiment:
                 f"{self.path} is a result of {there.data['set']}, not of {sets}: use "
                 "another --out"
             )
-        epochs = there.data.get("epochs", self.given.epochs)
-        if epochs != self.given.epochs:
+        if (epochs := there.data["epochs"]) != self.given.epochs:
             raise InputError(
                 f"--epochs {self.given.epochs}: {self.path} has {epochs}; use another "
                 "--out"
@@ -184,9 +183,11 @@ class Experiment:
         path, begun = directory / "commit", newest_checkpoint(directory)
         before = path.read_text().split() if begun else []
         path.write_text("\n".join(dict.fromkeys([*before, self._commit])))
-        yield
-        if newest_checkpoint(directory) == begun:
-            path.write_text("\n".join(before))
+        try:
+            yield
+        finally:
+            if newest_checkpoint(directory) == begun:
+                path.write_text("\n".join(before))
 
     def _folder(self, run: Run) -> Path:
         # Defaults are left out, so that a new setting changes no folder's name.
@@ -199,14 +200,17 @@ class Experiment:
     def arms(
         self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
     ) -> dict[str, list[dict[str, Any]]]:
-        """arm -> what each of --seeds measures, its schedule scaled to --epochs.
+        """arm -> what each of --seeds measures, its schedule scaled to --epochs: of an
+        arm that is longer than the paper's, to as many times them.
 
         A net that diverges counts with the errors of chance.
         """
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
+        paper_run, *_ = runs.values()
         for seed in range(self.given.seeds):
             for arm, run in runs.items():
-                run = scaled(replace(run, seed=seed), self.given.epochs)
+                epochs = round(self.given.epochs * run.epochs / paper_run.epochs)
+                run = scaled(replace(run, seed=seed), epochs)
                 try:
                     measured = measure(self.train(arm, run), views)
                 except Diverged:
@@ -239,9 +243,12 @@ class Experiment:
         the result that is there has an arm that this one lacks.
         """
         if self.path.exists():
+            self._check_earlier()  # again: another program may have written it
             lost = report.read(self.path).arms.keys() - arms.keys()
             if lost:
-                raise InputError(f"{self.path} has {min(lost)} too: use another --out")
+                raise InputError(
+                    f"{self.path} has {min(lost)} too: move it elsewhere, and --resume"
+                )
         wild = [arm for arm, seeds in arms.items() if any(map(diverged, seeds))]
         but = f"; diverged: {', '.join(wild)}" if wild else ""
         signed = (folder / "commit" for folder in self._trained)
@@ -275,10 +282,13 @@ class Experiment:
         print(f"wrote {self.path}, and beside it the table (.txt) and the plot (.png)")
 
 
-def newest_checkpoint(directory: Path) -> int:
-    """Its step, 0 if there is none."""
+def newest_checkpoint(directory: Path) -> tuple[int, int] | None:
+    """Its step, and when it was written, in ns; None if there is none."""
     found = (directory / "checkpoints").glob("[0-9]*")
-    return max((int(path.name) for path in found if path.name.isdecimal()), default=0)
+    steps = {int(path.name): path for path in found if path.name.isdecimal()}
+    if not steps:
+        return None
+    return (newest := max(steps)), steps[newest].stat().st_mtime_ns
 
 
 def diverged(figures: Mapping[str, Any]) -> bool:

@@ -107,9 +107,9 @@ def judge(ratio: Value | None, lower_bound: bool) -> str:
         return "undecided: a ReLU net did not reach 25%"
     found = verdict(ratio, above=2.0)
     if found == "reproduced" and lower_bound:
-        return f"{found}; a lower bound, for tanh was stopped before it reached 25%"
+        return f"{found}; a lower bound, for tanh did not reach 25%"
     if lower_bound:
-        return "undecided: tanh was stopped before it reached 25%"
+        return "undecided: tanh did not reach 25%"
     return found
 
 
@@ -159,13 +159,13 @@ def main() -> None:
         arms[activation], arms[f"{activation}, search"] = [], tried
         for seed in range(given.seeds):
             arm = f"{activation}, rate {rate:g}"
+            figures: Figures = {"seed": seed, "rate": rate}
             try:
                 history = experiment.train(arm, replace(run, seed=seed)).history
             except Diverged:
-                history = []  # does not reach 25%
+                history, figures["diverged"] = [], True
             points = curve(history, 100 - 100 / classes)
-            reached = epochs_to_target(points)
-            figures = {"seed": seed, "rate": rate, "epochs": reached, "curve": points}
+            figures |= {"epochs": epochs_to_target(points), "curve": points}
             arms[activation].append(figures)
     ours = compare(arms, given.epochs)
     found = judge(ours.get(FIGURE), is_lower_bound(arms["tanh"]))

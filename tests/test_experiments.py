@@ -33,7 +33,7 @@ from _arms import (
 )
 
 from alexvgg_jax import loop, paper, report
-from alexvgg_jax.errors import InputError, Stopped
+from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.models import build
 
 ABLATIONS = ("lrn", "pool", "augment", "dropout", "decay", "depth", "init", "batch")
@@ -410,8 +410,13 @@ def test_a_result_is_not_replaced_by_a_lesser_one(monkeypatch, tmp_path):
     experiment.finish({}, {"paper": [{TEST: 1.0}], "other": []}, lambda *_: None)
     with pytest.raises(InputError, match="--epochs 1: .*alexnet_lrn.json has 2"):
         run(monkeypatch, "alexnet_lrn", *BRIEF, "--resume", out=tmp_path)
+    with pytest.raises(InputError, match="alexnet_lrn.json holds an earlier result"):
+        experiment.finish({}, {}, lambda *_: None)  # of a program that began before
+    again = Options(seeds=1, epochs=2, out=tmp_path, resume=True)
     with pytest.raises(InputError, match="alexnet_lrn.json has other too"):
-        experiment.finish({}, {"paper": [{TEST: 2.0}]}, lambda *_: None)
+        Experiment("alexnet_lrn", again).finish(
+            {}, {"paper": [{TEST: 2.0}]}, lambda *_: None
+        )
     assert report.read(experiment.path).arms["paper"] == [{TEST: 1.0}]
 
 
@@ -634,6 +639,68 @@ def test_an_arm_that_never_reaches_the_target_is_a_lower_bound():
     assert alexnet_relu.compare(arms, 30) == {}
 
 
+def test_a_net_that_diverges_reaches_no_target(monkeypatch, tmp_path):
+    """AlexNet §3.1: it is named, tanh's ratio is a lower bound, and of the rates the
+    second after five epochs can be the best one."""
+
+    def history(self, arm, run_):
+        relu, rate = run_.model.switches["activation"] == "relu", run_.optim.rate
+        if not relu and run_.seed == 1:
+            raise Diverged("the loss is nan", 1)
+        last = 4 if relu else 36 if rate == 0.01 else 38
+        errors = [60 - rate] * (last - 1) + [20.0]
+        zeros = dict.fromkeys(loop.Epoch._fields, 0)
+        epochs = [
+            loop.Epoch(**zeros | {"epoch": epoch, "train_error": error})
+            for epoch, error in enumerate(errors, 1)
+        ]
+        return epochs[: run_.epochs]
+
+    def train(self, arm, run_):
+        return SimpleNamespace(history=history(self, arm, run_))
+
+    monkeypatch.setattr(Experiment, "history", history)
+    monkeypatch.setattr(Experiment, "train", train)
+    result = run(monkeypatch, "alexnet_relu", "--epochs", "60", out=tmp_path)
+    (finding,) = result.findings.values()
+    assert [seed["rate"] for seed in result.arms["tanh"]] == [0.01] * 3
+    assert "a lower bound" in finding.verdict and "diverged: tanh" in finding.verdict
+
+
+def test_towers_that_diverge_draw_no_filters(monkeypatch, tmp_path):
+    """AlexNet Figure 3: and leave it undecided."""
+
+    def arms(self, runs, views=()):
+        return {arm: [alike(0) | {"seed": 0, "diverged": True}] for arm in runs}
+
+    monkeypatch.setattr(Experiment, "arms", arms)
+    result = run(monkeypatch, "alexnet_towers", out=tmp_path)
+    finding = result.findings["AlexNet Figure 3"]
+    assert finding.verdict.startswith("undecided") and not finding.ours
+    assert not (tmp_path / "alexnet_towers_filters.png").exists()
+
+
+def test_a_net_has_converged():
+    """AlexNet §4.2: whose error falls no more but for its noise."""
+    noise = np.random.default_rng(0).uniform(0, 0.5, 54)
+    assert alexnet_dropout.has_converged([[i, 20 + x] for i, x in enumerate(noise)])
+    assert not alexnet_dropout.has_converged([[i, 60 - i] for i in range(54)])
+
+
+def test_an_arm_of_more_epochs_keeps_its_share(monkeypatch, tmp_path):
+    """AlexNet §4.2: three times as long, whatever --epochs."""
+    trained = {}
+
+    def train(self, arm, run_):
+        trained[arm] = run_.epochs
+        raise Diverged("the loss is nan", 1)
+
+    monkeypatch.setattr(Experiment, "train", train)
+    options = Options(seeds=1, epochs=6, out=tmp_path)
+    Experiment("alexnet_dropout", options).arms(alexnet_dropout.ARMS)
+    assert list(trained.values()) == [6, 6, 18, 18]
+
+
 def test_iterations_to_converge():
     """AlexNet §4.2: to the higher of the lowest errors, and a point more."""
     slow = [[1.0, 60.0], [2.0, 50.0], [3.0, 40.0], [4.0, 30.0]]
@@ -662,14 +729,15 @@ def test_the_ladder(monkeypatch, tmp_path):
         assert ours[TEST] == pytest.approx(error)
         assert ours["test error of the centre, %"] == centre
         assert ours[MORE_VIEWS["nine"]] == pytest.approx(nine)
-    eleven = found["cuda-convnet 11pct"].ours
+    eleven = found["cuda-convnet 11pct"].ours["compressed once more, points"]
     again = found["cuda-convnet 80sec"].ours["compressed once more, points"]
     assert again["mean"] == pytest.approx(1.0)  # the second arm less the first
-    assert "compressed once more, points" not in eleven  # of one seed
-    assert eleven["of the published schedule"] == {"mean": 60 / 520}  # on digits
+    assert "error" in again and "error" not in eleven  # of one seed
+    schedule = found["cuda-convnet 11pct"].ours["of the published schedule"]
+    assert schedule == {"mean": 60 / 520}  # on digits
     for name, seeds in (("cifar-80sec", 3), ("cifar-11pct", 1)):
         result = results[name]
-        assert list(result.arms) == [name, f"{name}, compressed once more"]
+        assert list(result.arms) == [name, f"{name}, compressed once more at 50"]
         assert len(result.arms[name]) == len(result.seeds) == seeds
     for wrong in (("--nets", "resnet"), ("--jpeg", "101")):
         with pytest.raises(InputError, match=" ".join(wrong)):

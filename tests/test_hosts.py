@@ -174,6 +174,7 @@ def test_hosts_with_different_options(tmp_path):
 def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
     host = Host(tmp_path / "two", 2, *at("localhost:1", 1))
     while "waiting for 2 hosts" not in host.log.read_text():
+        assert host.process.poll() is None, host.log.read_text()
         time.sleep(0.1)
     time.sleep(1)
     host.process.send_signal(signal.SIGINT)
