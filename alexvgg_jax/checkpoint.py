@@ -23,6 +23,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self._directory = directory
+        all_devices()  # orbax asks for them too, and fails without a word
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={
@@ -106,7 +107,7 @@ class Checkpoints:
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    on_one = jax.sharding.SingleDeviceSharding(all_devices()[0])
+    on_one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else on_one
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 

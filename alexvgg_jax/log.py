@@ -41,8 +41,8 @@ class Log:
         path = directory / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = "".join(f"{line}\n" for line in lines if _is_up_to(step, line))
+        write_text(kept, path)
         with _names(directory):
-            write_text(kept, path)
             self._lines = path.open("a", buffering=1)
             self._curves = _curves(directory / "tensorboard", step)
         self._bar = Progress(

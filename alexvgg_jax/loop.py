@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -167,6 +168,8 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     straight run's, bit for bit. Raises InputError for a run that cannot be, and Stopped
     when a signal ends it early, or a loss that is not finite.
     """
+    all_devices()  # InputError if there are none
+    meet(dataclasses.asdict(run) | {"resume": resume})
     work, host = prepare(run), jax.process_index()
     init_key, key = jax.jit(
         lambda: tuple(jax.random.split(jax.random.key(run.seed))),
@@ -397,10 +400,30 @@ def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
-    # Every host has looked into the folder, when all go on.
-    meet(dataclasses.asdict(run) | {"out": str(directory), "resume": resume})
+    if jax.process_count() > 1:
+        _check_shared(directory)
     if jax.process_index() == 0:
         write_json(dataclasses.asdict(run), path)
+
+
+def _check_shared(directory: Path) -> None:
+    """Wait for all hosts. InputError if it is not one folder that they share."""
+    first, number = jax.process_index() == 0, secrets.randbits(31)
+    if first:
+        write_json({}, directory / f"shared{number}")
+    number = multihost_utils.broadcast_one_to_all(np.int32(number))
+    path = directory / f"shared{number}"
+    for _ in range(100):  # ten seconds: network file systems take their time
+        if path.exists():
+            break
+        time.sleep(0.1)
+    seen = multihost_utils.process_allgather(np.array(path.exists()))
+    if first:
+        path.unlink()
+    if not seen.all():
+        with contextlib.suppress(OSError):  # one that holds something stays
+            directory.rmdir()
+        raise InputError(f"--out {directory}: not a folder that all hosts share")
 
 
 def _settings(directory: Path) -> Run:

@@ -60,8 +60,9 @@ def make_mesh(given: config.Mesh, devices: Sequence[Any] | None = None) -> Mesh:
     hosts = range(jax.process_count())
     shares = [sum(d.process_index == host for d in used) for host in hosts]
     if devices is None and len(set(shares)) > 1:
+        asked = f"--mesh.devices {len(used)}" if given.devices else "devices"
         raise InputError(
-            f"--mesh.devices {len(used)}: of them, the hosts would have "
+            f"{asked}: of them, the hosts would have "
             f"{', '.join(map(str, shares))}; each must have as many"
         )
     axes = {DATA: len(used) // together}

@@ -168,9 +168,9 @@ def write_text(text: str, path: Path) -> None:
     try:
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(path)
-    except OSError:
+    except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise
+        raise OSError(f"{path}: {error.strerror}") from None
 
 
 def read(path: Path) -> Result:

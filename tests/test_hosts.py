@@ -171,6 +171,16 @@ def test_hosts_with_different_options(tmp_path):
     assert not (tmp_path / "two" / "run.json").exists()
 
 
+def test_hosts_without_a_shared_folder(tmp_path):
+    (tmp_path / "b").mkdir()
+    second = ("--out", str(tmp_path / "b" / "two"))
+    for host in two_hosts(tmp_path / "two", second=second):
+        printed = host.ended(1)
+        assert re.findall("^error.*", printed, re.M)[0].endswith("all hosts share")
+        assert "Traceback" not in printed
+    assert not list(tmp_path.glob("**/two"))
+
+
 def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
     host = Host(tmp_path / "two", 2, *at("localhost:1", 1))
     while "waiting for 2 hosts" not in host.log.read_text():

@@ -137,6 +137,7 @@ def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message
         ("train", "digits"),
         ("train", "digits", "--hosts", "1", "--host", "0", "--coordinator", "PORT"),
         ("eval", "RUN"),
+        ("filters", "RUN"),
         ("summary", "cifar-80sec", "--train"),
     ],
 )
