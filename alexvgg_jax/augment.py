@@ -4,7 +4,7 @@ Images travel as uint8 and become float32 here. What tests see (`centre`) is the
 chain without its noise.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import jax
@@ -134,13 +134,15 @@ def augment(
     return pixels
 
 
-def views(
+def map_views(
+    look: Callable[[Float[Array, "batch rows columns 3"]], Array],
     images: UInt8[Array, "batch height width 3"],
     stats: Statistics,
     config: Augment,
     kind: Views,
-) -> Float[Array, "batch views rows columns 3"]:
-    """What a test that averages several views sees, the mean subtracted from each.
+) -> Float[Array, "views ..."]:
+    """`look` at every view of a test that averages several, the mean subtracted: at one
+    after the other, so that the memory is that of one.
 
     `ten` are the corners, the centre and their mirror images (AlexNet §6 ten crops),
     `nine` a 3x3 grid of crops (`convdata_cifar.py`), `centre` the centre alone.
@@ -153,10 +155,18 @@ def views(
         "nine": [(top, left) for top in (0, y // 2, y) for left in (0, x // 2, x)],
         "ten": [(0, 0), (0, x), (y, 0), (y, x), (y // 2, x // 2)],
     }[kind]
-    crops = [images[:, top : top + size, left : left + size] for top, left in places]
-    if kind == "ten":
-        crops += [crop[:, :, ::-1] for crop in crops]
-    return jnp.stack([subtract_mean(crop, stats.mean, config) for crop in crops], 1)
+    flips = (0, 1) if kind == "ten" else (0,)
+    crops = [(*place, flip) for flip in flips for place in places]
+
+    def of_view(crop: Array) -> Array:
+        top, left, flip = crop
+        seen = lax.dynamic_slice(
+            images, (0, top, left, 0), (len(images), size, size, 3)
+        )
+        seen = jnp.where(flip == 1, seen[:, :, ::-1], seen)
+        return look(subtract_mean(seen, stats.mean, config))
+
+    return lax.map(of_view, jnp.array(crops))
 
 
 def centre(

@@ -133,5 +133,5 @@ def _curves(folder: Path, step: int) -> RecordWriter:
 def _is_up_to(step: int, line: str) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except ValueError:  # cut off when the program was killed
+    except (ValueError, TypeError, KeyError):  # cut off when the program was killed
         return False

@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import json
 import math
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -21,11 +19,11 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int32
 from rich.console import Console
 
-from alexvgg_jax import config
+from alexvgg_jax import config, folder
 from alexvgg_jax import evaluate as evaluation
 from alexvgg_jax.augment import Statistics, Views, statistics
 from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.config import Run, from_settings
+from alexvgg_jax.config import Run
 from alexvgg_jax.data.batches import (
     Batch,
     eval_batches,
@@ -48,15 +46,12 @@ from alexvgg_jax.mesh import (
 )
 from alexvgg_jax.models import Model, Params, build
 from alexvgg_jax.optim import learning_rate, learning_rates, original_sgd
-from alexvgg_jax.report import write_json
 from alexvgg_jax.step import Metrics, State, Steps, compile_steps
 
 console = Console(stderr=True)
 
 STATISTICS_IMAGES = 100_000  # mean and colours of a larger set are those of so many
 STATISTICS_PART = 1024  # images at a time, 200 MB of ImageNet's
-SETTINGS = "run.json"
-MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # on resuming
 
 
 class Epoch(NamedTuple):
@@ -176,7 +171,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
         out_shardings=replicated(work.mesh),
     )()
     state = work.steps.init(init_key)
-    _claim_directory(directory, run, resume)
+    folder.claim(directory, run, resume)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(directory / "checkpoints"))
@@ -360,7 +355,7 @@ def restored(directory: Path) -> tuple[Work, Params]:
 
     Raises InputError if the folder holds no run, or no checkpoint that fits.
     """
-    run, devices = _settings(directory), len(all_devices())
+    run, devices = folder.settings(directory), len(all_devices())
     batch = max(run.batch // devices, 1) * devices
     work = prepare(replace(run, mesh=config.Mesh(), accumulate=1, batch=batch))
     like = work.steps.init(jax.random.key(0))
@@ -370,7 +365,7 @@ def restored(directory: Path) -> tuple[Work, Params]:
 def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"], int]:
     """The first layer's kernels in a run's newest checkpoint, and how many towers they
     are in. Needs no data. Raises as `restored`."""
-    model = _settings(directory).model
+    model = folder.settings(directory).model
     net = build(model.name, remat=False, compute="float32", **model.switches)
     params = _newest(directory)["params"]
     return np.asarray(params[net.rows[0].name]["kernel"]), net.towers
@@ -382,58 +377,6 @@ def _newest(directory: Path, like: Any = None) -> Any:
     if newest is None:
         raise InputError(f"{directory}: no checkpoint there yet")
     return newest[0]
-
-
-def _claim_directory(directory: Path, run: Run, resume: bool) -> None:
-    """Write the run's settings there. InputError if another run has them already."""
-    path = directory / SETTINGS
-    if resume:
-        there, wanted = _settings(directory), run
-        for name in (f.name for f in dataclasses.fields(Run)):
-            old, new = getattr(there, name), getattr(wanted, name)
-            if old != new and name not in MAY_CHANGE:
-                raise InputError(
-                    f"{path}: {name} is {old}, not {new}; a resumed run keeps it"
-                )
-    elif path.exists():
-        raise InputError(
-            f"{directory} holds a run already: --resume goes on "
-            "with it, another --out starts anew"
-        )
-    if jax.process_count() > 1:
-        _check_shared(directory)
-    if jax.process_index() == 0:
-        write_json(dataclasses.asdict(run), path)
-
-
-def _check_shared(directory: Path) -> None:
-    """Wait for all hosts. InputError if it is not one folder that they share."""
-    first, number = jax.process_index() == 0, secrets.randbits(31)
-    if first:
-        write_json({}, directory / f"shared{number}")
-    number = multihost_utils.broadcast_one_to_all(np.int32(number))
-    path = directory / f"shared{number}"
-    for _ in range(100):  # ten seconds: network file systems take their time
-        if path.exists():
-            break
-        time.sleep(0.1)
-    seen = multihost_utils.process_allgather(np.array(path.exists()))
-    if first:
-        path.unlink()
-    if not seen.all():
-        with contextlib.suppress(OSError):  # one that holds something stays
-            directory.rmdir()
-        raise InputError(f"--out {directory}: not a folder that all hosts share")
-
-
-def _settings(directory: Path) -> Run:
-    path = directory / SETTINGS
-    if not path.exists():
-        raise InputError(f"{directory}: no run there, for there is no {SETTINGS}")
-    try:
-        return from_settings(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not the settings of a run: {error}") from None
 
 
 def _restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:

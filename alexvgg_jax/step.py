@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from alexvgg_jax.augment import Statistics, Views, augment, centre, views
+from alexvgg_jax.augment import Statistics, Views, augment, centre, map_views
 from alexvgg_jax.config import Augment
 from alexvgg_jax.data.batches import Batch
 from alexvgg_jax.errors import InputError
@@ -154,16 +154,13 @@ def predict_step(
     apply: Apply,
     config: Augment,
 ) -> Float[Array, "batch classes"]:
-    """AlexNet §6 ten crops: each image's probabilities, averaged over its views.
-
-    One view after the other, so that the activations are those of one.
-    """
+    """AlexNet §6 ten crops: each image's probabilities, averaged over its views."""
 
     def probabilities(seen: Array) -> Array:
         return jax.nn.softmax(apply(params, seen, train=False)[0])
 
-    seen = views(jnp.asarray(batch.images), stats, config, kind)
-    return lax.map(probabilities, jnp.moveaxis(seen, 1, 0)).mean(axis=0)
+    images = jnp.asarray(batch.images)
+    return map_views(probabilities, images, stats, config, kind).mean(axis=0)
 
 
 class Steps(NamedTuple):
@@ -323,7 +320,7 @@ def _check_split(net: Model, params: Shardings, updated: Shardings) -> None:
     if split <= sum(sizes) / 2:
         raise InputError(
             f"--mesh.zero: of {sum(sizes):,} weights, {split:,} divide over devices "
-            "that hold the same ones"
+            "that hold the same ones: leave it out"
         )
 
 

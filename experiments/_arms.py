@@ -14,7 +14,7 @@ import jax
 import tyro
 from rich.console import Console
 
-from alexvgg_jax import evaluate, loop, paper, report
+from alexvgg_jax import evaluate, folder, loop, paper, report
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
 from alexvgg_jax.data.sources import open_source
@@ -170,7 +170,7 @@ class Experiment:
         with alone(directory):
             self._trained[directory] = 0.0
             with self._signed(directory):
-                resume = (directory / loop.SETTINGS).exists()
+                resume = (directory / folder.SETTINGS).exists()
                 trained = loop.train(run, directory, resume=resume)
         seconds = (epoch.seconds for epoch in trained.history[: run.epochs])
         self._trained[directory] = sum(seconds)
@@ -251,7 +251,7 @@ class Experiment:
                 )
         wild = [arm for arm, seeds in arms.items() if any(map(diverged, seeds))]
         but = f"; diverged: {', '.join(wild)}" if wild else ""
-        signed = (folder / "commit" for folder in self._trained)
+        signed = (directory / "commit" for directory in self._trained)
         commits = {c for path in signed for c in path.read_text().split()}
         result = report.Result(
             name=self.name,
@@ -313,7 +313,7 @@ def _flat(run: Run) -> dict[str, Any]:
     return {
         f"{part}.{name}": value
         for part, values in dataclasses.asdict(run).items()
-        if part not in loop.MAY_CHANGE | {"seed"}
+        if part not in folder.MAY_CHANGE | {"seed"}
         for name, value in (
             values if isinstance(values, dict) else {"": values}
         ).items()

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import itertools
 import json
 import sys
 import threading
@@ -471,9 +472,16 @@ def test_the_average_of_nets(monkeypatch, folder):
 
 
 def test_what_an_ensemble_gains():
-    one = [{"e": 30.0}, {"e": 32.0}]
-    many = [{"e": 28.0}, {"e": 28.0}]
-    assert alexnet_ensemble.less(one, many, "e") == {"mean": 3.0, "error": 1.0}
+    """Of nets that each take their own share away, as sure as the mean of the shares:
+    an independent estimate of its error."""
+    shares = [1.0, 2.0, 4.0, 7.0, 1.0, 3.0, 3.0]
+    one = [{"e": 30.0 + number} for number in range(7)]
+    many = [
+        {"e": np.mean([one[i]["e"] - shares[i] for i in nets])}
+        for nets in itertools.combinations(range(7), 5)
+    ]
+    gain = alexnet_ensemble.gain(one, many, 5, "e")
+    assert gain == pytest.approx(report.estimate(shares))
 
 
 def test_retrieval(monkeypatch, folder):

@@ -21,7 +21,7 @@ LEVELS = (
         "mesh",
         "report",
     },
-    {"data.batches", "models.layers", "checkpoint", "log"},
+    {"data.batches", "models.layers", "checkpoint", "folder", "log"},
     {"models.alexnet", "models.vgg", "models.cifar"},
     {"models"},
     {"models.summary", "models.parallel"},
@@ -31,7 +31,7 @@ LEVELS = (
     {"__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LEVELS) for module in modules}
-READ_THE_CLOCK = {"loop", "log", "__main__"}  # TensorBoard's points have a time
+READ_THE_CLOCK = {"loop", "log", "folder", "__main__"}  # log dates, folder waits
 
 
 def module_name(file: Path) -> str:

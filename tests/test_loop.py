@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from alexvgg_jax import evaluate, loop
-from alexvgg_jax.augment import views
+from alexvgg_jax.augment import centre_crop
 from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
@@ -186,11 +186,13 @@ def test_ten_views_are_averaged_as_probabilities(straight):
     """AlexNet §6 ten crops: the softmax of each view, then the mean."""
     work, _, params = straight
     images, _ = work.test_source.fetch(np.arange(work.run.batch))
-    seen = views(jax.numpy.asarray(images), work.stats, work.run.augment, "ten")
-    softmax = [
-        jax.nn.softmax(work.net.apply(params, seen[:, i], train=False)[0])
-        for i in range(10)
-    ]
+    mean, softmax = centre_crop(work.stats.mean, 14), []
+    for flipped in (images, images[:, :, ::-1]):
+        for top, left in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1)):
+            crop = flipped[:, top : top + 14, left : left + 14]
+            pixels = jax.numpy.asarray(crop - np.asarray(mean))
+            logits, _ = work.net.apply(params, pixels, train=False)
+            softmax.append(jax.nn.softmax(logits))
     found, _ = loop.predict(work, params, work.test_source, "ten")
     expected = np.mean(softmax, axis=0)
     np.testing.assert_allclose(found[: len(images)], expected, rtol=1e-4, atol=1e-6)
