@@ -11,7 +11,8 @@ of their averaged probabilities. Of ILSVRC-2012's validation set, top-1 and top-
 
 Verdict: reproduced if the top-1 error of one net is at most the published one plus a
 point, not reproduced above. A set of other than 1000 classes or of fewer than a million
-training images cannot test it: it shows that the program runs.
+training images cannot test it, nor a net of another width: it shows that the program
+runs.
 
     python experiments/alexnet_imagenet.py --data imagenet2012 --seeds 5
     python experiments/alexnet_imagenet.py --data FOLDER --year 2010
@@ -63,8 +64,10 @@ def figures(year: str, top1: list[float], top5: list[float]) -> dict[str, Value]
 def judge(work: loop.Work, ours: dict[str, Value], published: dict) -> str:
     """The rule above."""
     classes, images = len(work.source.classes), work.source.count
-    if classes != CLASSES or images < IMAGES:
-        return f"not tested: {classes} classes, {images:,} training images"
+    width = work.run.model.switches["width"]
+    if classes != CLASSES or images < IMAGES or width != 1:
+        counted = f"{classes} classes, {images:,} training images"
+        return f"not tested: {counted}, width {width:g}"
     figure = next(iter(ours))
     reached = ours[figure]["mean"] <= published[figure] + MARGIN
     return "reproduced" if reached else "not reproduced"

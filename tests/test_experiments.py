@@ -539,7 +539,7 @@ def test_imagenet_on_a_small_folder(monkeypatch, tmp_path):
     alexnet_imagenet.main()
     result = report.read(tmp_path / "alexnet_imagenet_2010.json")
     finding = result.findings["AlexNet Table 1"]
-    assert finding.verdict == "not tested: 2 classes, 18 training images"
+    assert finding.verdict == "not tested: 2 classes, 18 training images, width 0.05"
     assert 0 <= finding.ours["CNN, top-1"]["mean"] <= 100
 
 
