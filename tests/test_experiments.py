@@ -302,21 +302,23 @@ def test_biases_are_decided_early(measured, points):
 
 
 @pytest.mark.parametrize(
-    ("fc7", "verdict"),
+    ("conv5", "verdict"),
     [(5.0, "reproduced"), (0.0, "undecided"), (-5.0, "not reproduced")],
 )
-def test_every_middle_layer_must_count(measured, fc7, verdict):
-    """AlexNet §7: one that does not decides."""
+def test_every_middle_convolution_must_count(measured, conv5, verdict):
+    """AlexNet §7: one that does not decides, and fc6 and fc7 decide nothing."""
 
     def figures(arm: str, seed: int) -> dict:
-        points = {"whole": 0.0, "without fc7": fc7}.get(arm, 5.0)
+        points = {"whole": 0.0, "without conv5": conv5, "without fc6": -9.0}.get(
+            arm, 5.0
+        )
         found = alike(seed)
         return found | {TEST: found[TEST] + points}
 
     (finding,) = measured("alexnet_depth", figures).findings.values()
     assert finding.verdict == verdict
     mean = finding.ours["top-1 error points, one middle layer removed"]["mean"]
-    assert mean == pytest.approx((5 * 5 + fc7) / 6)
+    assert mean == pytest.approx((3 * 5 + conv5) / 4)
 
 
 def test_an_ablation_from_end_to_end(monkeypatch, folder):
