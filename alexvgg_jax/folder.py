@@ -21,6 +21,9 @@ MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # on resumin
 
 def claim(directory: Path, run: Run, resume: bool) -> None:
     """Write the run's settings there. InputError if another run has them already."""
+    several = jax.process_count() > 1
+    if several:
+        _check_shared(directory)  # so that all find the same below
     path = directory / SETTINGS
     if resume:
         there, wanted = settings(directory), run
@@ -35,8 +38,8 @@ def claim(directory: Path, run: Run, resume: bool) -> None:
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
-    if jax.process_count() > 1:
-        _check_shared(directory)
+    if several:
+        multihost_utils.sync_global_devices("all have looked")
     if jax.process_index() == 0:
         write_json(dataclasses.asdict(run), path)
 
@@ -66,7 +69,7 @@ def _check_shared(directory: Path) -> None:
     seen = multihost_utils.process_allgather(np.array(path.exists()))
     if first:
         path.unlink()
-    if not seen.all():
         with contextlib.suppress(OSError):  # one that holds something stays
             directory.rmdir()
+    if not seen.all():
         raise InputError(f"--out {directory}: not a folder that all hosts share")

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,7 @@ def scaled(run: Run, epochs: int) -> Run:
             drop_epochs=tuple(map(moved, optim.drop_epochs)),
             layer_drop={k: moved(epoch) for k, epoch in optim.layer_drop.items()},
             layer_freeze={k: moved(epoch) for k, epoch in optim.layer_freeze.items()},
+            plateau=math.ceil(moved(optim.plateau)),
         ),
     )
 

@@ -1,8 +1,9 @@
 """One weird trick batch: k times the batch wants k times the rate, not its square root.
 
 `alexnet-small` with batches of 128 to 1024, the learning rate multiplied by k, or by
-its square root, which keeps the variance of an update. A net that diverges counts with
-the error of chance.
+its square root, which keeps the variance of an update. The weight decay goes up by the
+root with the latter, so that an epoch decays as much: rate times decay is then k times
+as large in either. A net that diverges counts with the error of chance.
 
 Verdict: reproduced if the test error at 1024 is higher with the square root than with k
 by more than two standard errors, not reproduced if lower by as much, undecided between.
@@ -21,7 +22,9 @@ from alexvgg_jax.report import difference, verdict
 
 
 def batched(k: int, power: float) -> Run:
-    optim = replace(SMALL.optim, rate=SMALL.optim.rate * k**power)
+    optim = SMALL.optim
+    rate, decay = optim.rate * k**power, optim.weight_decay * k ** (1 - power)
+    optim = replace(optim, rate=rate, weight_decay=decay)
     return replace(SMALL, batch=k * SMALL.batch, optim=optim)
 
 

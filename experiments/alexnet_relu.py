@@ -24,8 +24,7 @@ from typing import Any
 
 from _arms import Experiment, Options, options
 
-from alexvgg_jax.config import Data, Model, Optim, Run
-from alexvgg_jax.data.sources import open_source
+from alexvgg_jax.config import Model, Optim, Run
 from alexvgg_jax.errors import Diverged, one_line
 from alexvgg_jax.loop import Epoch
 from alexvgg_jax.report import (
@@ -150,7 +149,7 @@ def main() -> None:
     given = options(__doc__, Options())
     given = replace(given, epochs=given.epochs or EPOCHS)
     experiment = Experiment("alexnet_relu", given)
-    classes = len(open_source(Data(given.data), "train").classes)
+    classes = len(experiment.source.classes)
     arms: dict[str, list[Figures]] = {}
     for activation in STYLES:
         tried = search(experiment, activation, given)

@@ -25,14 +25,13 @@ import tyro
 from _arms import SMALL, TEST, Experiment, Options, each, options, scaled, switched
 
 from alexvgg_jax import report
-from alexvgg_jax.config import Augment, Data, Run
-from alexvgg_jax.data.sources import open_source
+from alexvgg_jax.config import Augment, Run
 from alexvgg_jax.errors import Diverged, InputError, one_line
 
 PAPERS, BEST = "the paper's settings", "best found"
 State = optuna.trial.TrialState
 ENDED = (State.COMPLETE, State.PRUNED)
-RUNGS = (2, 4, 8)  # epochs after which a trial can be stopped; the last is its end
+RUNGS = (2, 4, 9)  # epochs after which a trial can be stopped; the last is its end
 HELD_OUT = 0.1  # of the training images
 PAPER: dict[str, Any] = {
     "rate": SMALL.optim.rate,
@@ -80,10 +79,9 @@ def run_of(point: dict[str, Any]) -> Run:
 
 def objective(trial: optuna.Trial, experiment: Experiment) -> float:
     """The error on the held-out images at the end of the short schedule, in %."""
-    data = open_source(Data(experiment.given.data), "train")
     run = scaled(run_of(suggest(trial)), RUNGS[-1])
-    run = replace(run, data=replace(run.data, held_out=int(HELD_OUT * data.count)))
-    error = 100.0
+    held_out = int(HELD_OUT * experiment.source.count)
+    run = replace(run, data=replace(run.data, held_out=held_out))
     for epochs in RUNGS:
         try:
             name = f"trial {trial.number}, {epochs} epochs"
@@ -113,7 +111,7 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
     except sqlalchemy.exc.DatabaseError as error:
         raise InputError(f"{path}: not a study: {error.args[0]}") from None
     if not study.trials:
-        study.enqueue_trial({**PAPER})
+        study.enqueue_trial(PAPER)
     for trial in begun:  # of a program that was killed
         again(study, trial.number, trial.params)
     while len(study.get_trials(deepcopy=False, states=ENDED)) < trials:

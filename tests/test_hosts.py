@@ -183,6 +183,15 @@ def test_hosts_without_a_shared_folder(tmp_path):
     assert not list(tmp_path.glob("**/two"))
 
 
+def test_a_run_that_only_the_first_host_sees(tmp_path):
+    for folder in ("a/two", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "a" / "two" / "run.json").write_text("{}")
+    second = ("--out", str(tmp_path / "b" / "two"))
+    for host in two_hosts(tmp_path / "a" / "two", "--resume", second=second):
+        assert "all hosts share" in host.ended(1)
+
+
 def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
     host = Host(tmp_path / "two", 2, *at("localhost:1", 1))
     while "waiting for 2 hosts" not in host.log.read_text():
