@@ -123,8 +123,8 @@ CIFAR_18PCT = replace(
     optim=replace(CIFAR_19PCT.optim, layer_decay={"fc10": 1.0}),
 )
 
-# "wc=0 with translations gives 14.2%", says the file; the program's cropped images are
-# mirrored too (convdata_cifar.py).
+# "Set wc to 0 for translations -- 14.2%", says layers-19pct.cfg; the program's cropped
+# images are mirrored too (convdata_cifar.py).
 CIFAR_14PCT = replace(
     CIFAR_19PCT,
     augment=Augment(crop=24, mirror=True),

@@ -198,8 +198,9 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         tag="AlexNet §5 biases",
-        sentence="Weights start from N(0, 0.01^2); biases start at 1 in conv2, conv4, "
-        "conv5 and the hidden fully-connected layers, and at 0 elsewhere.",
+        sentence="Weights start from N(0, 0.01^2); biases of 1 in conv2, conv4, conv5 "
+        "and the hidden fully-connected layers, and of 0 elsewhere, accelerate the "
+        "early stages of learning.",
         published={
             "weights, standard deviation": 0.01,
             "biases of conv2, conv4, conv5, fc6, fc7": 1.0,
@@ -365,8 +366,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         tag="cuda-convnet 12pct",
-        sentence="The layers of the 13% net reach 12% test error, averaged over ten "
-        "views.",
+        sentence="The layers of the 13% net reach 12% test error.",
         published={"test error, %": 12.0},
         code="alexvgg_jax.models.cifar.ConvLocal",
         experiment="cifar_ladder.py",

@@ -398,8 +398,8 @@ def page(
         "# Every claim, and what we measured",
         "",
         "Rendered by `python -m alexvgg_jax report` from the JSON files in "
-        f"`{folder}/`. Published figures are those of the papers, on ImageNet unless "
-        "their name says otherwise.",
+        f"`{folder}/`. Published figures are the papers', on ImageNet unless the claim "
+        "names another set, and cuda-convnet's are the program's, on CIFAR-10.",
         "",
         "| claim | | published | ours | data | verdict | seconds |",
         "|---|---|---|---|---|---|---:|",

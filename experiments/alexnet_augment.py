@@ -4,15 +4,15 @@ AlexNet §4.1 colour: PCA colour noise lowers the error.
 AlexNet §6 ten crops: averaging ten views lowers the error of the centre alone.
 
 `alexnet-small` on 28 of the 32 pixels: always the centre; random places; mirrored too;
-with the colour noise as well, as in the paper. Each is tested with its centre crop and
-with ten views.
+with the colour noise as well (as much as the program's, see `augment.py`). Each is
+tested with its centre crop and with ten views.
 
 Verdicts: crops, reproduced if the test error lies further above the training error
 (both without noise) for centre crops alone than for shifted and mirrored ones; colour,
 if the test error without it is higher (by how much, the paper's images decide); ten
-crops, if the mean over the paper's nets of
-their centre's error minus that of ten views is above 0: each by more than two standard
-errors, not reproduced if below by as much, undecided between.
+crops, if the mean over the paper's nets of their centre's error minus that of ten views
+is above 0: each by more than two standard errors, not reproduced if below by as much,
+undecided between.
 
     python experiments/alexnet_augment.py               # digits
     python experiments/alexnet_augment.py --data cifar10

@@ -14,10 +14,9 @@ errors, not reproduced if lower by as much, undecided between.
 from _arms import (
     SMALL,
     TEST,
-    TRAINING,
     Experiment,
     Options,
-    curves,
+    bars,
     each,
     options,
     switched,
@@ -44,9 +43,7 @@ def main() -> None:
         **each(arms, TEST),
     }
     found = verdict(difference(arms[ZERO], arms[PAPER], EARLY))
-    experiment.finish(
-        {"AlexNet §5 biases": (ours, found)}, arms, curves("training curve", TRAINING)
-    )
+    experiment.finish({"AlexNet §5 biases": (ours, found)}, arms, bars(EARLY))
 
 
 if __name__ == "__main__":

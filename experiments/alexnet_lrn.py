@@ -2,8 +2,10 @@
 
 `alexnet-small` with the paper's normalisation, without any, with it before the ReLU (as
 the original program's layer 1), with alpha divided by n = 5 (as the program computes
-it), and with k = 1 (Caffe). The published points are the net with normalisation minus
-the one without. (Its 13% and 11% on CIFAR-10 are nets of `cifar_ladder.py`.)
+it), and with k = 1 (as Caffe's). With k = 2 it also multiplies whatever it sees by
+2^-0.75 = 0.59: alpha = 0 leaves that alone, and shows what the normalisation itself
+does. The published points are the net with normalisation minus the one without. (Its
+13% and 11% on CIFAR-10 are nets of `cifar_ladder.py`.)
 
 Verdict: reproduced if the test error without it is higher by more than two standard
 errors, not reproduced if lower by as much, undecided between.
@@ -18,12 +20,14 @@ from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import difference, verdict
 
 PAPER, WITHOUT = "after the ReLU (paper)", "without"
+CONSTANT = "alpha = 0"  # times k^-beta
 ARMS = {
     PAPER: SMALL,
     WITHOUT: switched(SMALL, layer1="act pool", layer2="act pool"),
     "before the ReLU": switched(SMALL, layer1="norm act pool", layer2="norm act pool"),
     "alpha / n": switched(SMALL, lrn_alpha=1e-4 / 5),
     "k = 1": switched(SMALL, lrn_k=1.0),
+    CONSTANT: switched(SMALL, lrn_alpha=0.0),
 }
 
 
@@ -33,6 +37,7 @@ def main() -> None:
     ours = {
         "top-1 error points": difference(arms[PAPER], arms[WITHOUT], TEST),
         "top-5 error points": difference(arms[PAPER], arms[WITHOUT], TOP5),
+        "against alpha = 0, points": difference(arms[PAPER], arms[CONSTANT], TEST),
         **each(arms, TEST),
     }
     found = verdict(difference(arms[WITHOUT], arms[PAPER], TEST))

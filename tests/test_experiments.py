@@ -139,6 +139,7 @@ ARMS = {
         "before the ReLU": {"layer1": "norm act pool", "layer2": "norm act pool"},
         "alpha / n": {"lrn_alpha": 1e-4 / 5},
         "k = 1": {"lrn_k": 1.0},
+        "alpha = 0": {"lrn_alpha": 0.0},
     },
     "alexnet_pool": {"3/2 (paper)": {}, "2/2": {"pooling": "2/2"}},
     "alexnet_augment": {
@@ -499,8 +500,9 @@ def test_retrieval(monkeypatch, folder):
     assert len(rows) == 8
     assert all(len(row["guesses"]) == 5 for row in rows)
     assert all(len(row["neighbours"]) == 6 for row in rows)
-    same = result.arms["alexnet-small"][0][alexnet_retrieval.SAME_PIXELS]
-    assert same > 80  # digits of a class are alike
+    seed = result.arms["alexnet-small"][0]
+    assert seed[alexnet_retrieval.SAME_PIXELS] > 80  # digits of a class are alike
+    assert 0 < seed[alexnet_retrieval.CLOSER] < 50
 
 
 @pytest.mark.parametrize(
@@ -511,10 +513,12 @@ def test_features_are_compared_with_pixels(
     monkeypatch, tmp_path, features, pixels, verdict
 ):
     """AlexNet Figure 4: the nearest in one must be more alike than in the other."""
-    shares = {"features": features, "pixels": pixels}
-    monkeypatch.setattr(
-        alexnet_retrieval, "same_class", lambda trained, of: shares[of.__name__]
-    )
+    figures = {
+        alexnet_retrieval.SAME: features,
+        alexnet_retrieval.SAME_PIXELS: pixels,
+        alexnet_retrieval.CLOSER: 50.0,
+    }
+    monkeypatch.setattr(alexnet_retrieval, "measure", lambda trained: figures)
     monkeypatch.setattr(alexnet_retrieval, "rows", lambda trained: [])
     monkeypatch.setattr(alexnet_retrieval, "draw", lambda *_, **__: None)
     monkeypatch.setattr(Experiment, "train", lambda *_: None)
@@ -530,6 +534,9 @@ def test_the_nearest_are_those_at_the_least_distance():
         np.argsort([np.linalg.norm(q - s) for s in stored])[:6] for q in queries
     ]
     np.testing.assert_array_equal(alexnet_retrieval.nearest(queries, stored), expected)
+    # Before the nearest there are none, before the next one, and so on to five of 40.
+    share = alexnet_retrieval.closer(queries, stored, np.int32(expected))
+    assert share == pytest.approx(100 * np.mean(np.arange(6)) / 40)
 
 
 def test_imagenet_on_a_small_folder(monkeypatch, tmp_path):
