@@ -36,15 +36,16 @@ def main() -> None:
         layer: difference(arms[f"without {layer}"], arms[WHOLE], TEST)
         for layer in LAYERS
     }
-    middle = [lost[layer] for layer in MIDDLE]
+    middle = zip(*(arms[f"without {layer}"] for layer in MIDDLE), strict=True)
+    mean = [{TEST: fmean(net[TEST] for net in nets)} for nets in middle]  # of a seed
     ours = {
-        "top-1 error points, one middle layer removed": {
-            "mean": fmean(points["mean"] for points in middle)
-        },
+        "top-1 error points, one middle layer removed": difference(
+            mean, arms[WHOLE], TEST
+        ),
         **{f"without {layer}, points": points for layer, points in lost.items()},
         **each(arms, TEST),
     }
-    found = worst(*map(verdict, middle))
+    found = worst(*(verdict(lost[layer]) for layer in MIDDLE))
     experiment.finish({"AlexNet §7": (ours, found)}, arms, bars(TEST))
 
 
