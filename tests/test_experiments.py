@@ -123,14 +123,14 @@ def changed(run_) -> dict:
     return {name: value for name, value in ours.items() if value != small.get(name)}
 
 
-LINEAR = {f"{128 * k}, linear": {"batch": 128 * k, "rate": 0.01 * k} for k in (2, 4, 8)}
+LINEAR = {f"{128 * k}, linear": {"batch": 128 * k, "rate": 0.01 * k} for k in (4, 8)}
 ROOT = {
     f"{128 * k}, root": {
         "batch": 128 * k,
         "rate": 0.01 * k**0.5,
         "weight_decay": 0.0005 * k**0.5,
     }
-    for k in (2, 4, 8)
+    for k in (4, 8)
 }
 ARMS = {
     "alexnet_lrn": {
