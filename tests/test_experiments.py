@@ -257,6 +257,22 @@ def test_what_decides_a_claim(
 
 
 @pytest.mark.parametrize(
+    ("points", "verdict"),
+    [(5.0, "reproduced"), (0.0, "reproduced; not better than its constant alone")],
+)
+def test_normalisation_is_compared_with_its_constant(measured, points, verdict):
+    """AlexNet §3.3: k^-beta scales what alpha = 0 lets pass."""
+
+    def figures(arm: str, seed: int) -> dict:
+        found = alike(seed)
+        more = {"without": 5.0, "alpha = 0": points}.get(arm, 0.0)
+        return found | {TEST: found[TEST] + more}
+
+    (finding,) = measured("alexnet_lrn", figures).findings.values()
+    assert finding.verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("ten", "verdict"), [(35.0, "reproduced"), (45.0, "not reproduced")]
 )
 def test_ten_views_are_compared_with_the_centre(measured, ten, verdict):
