@@ -374,7 +374,6 @@ def bars(figure: str, other: str | None = None) -> Draw:
 
 
 def curves(
-    curve: str = "curve",
     y: str = TEST,
     *,
     dashed: tuple[str, ...] = (),
@@ -387,7 +386,7 @@ def curves(
             report.Curve(
                 arm,
                 "--" if arm in dashed else "-",
-                [seed[curve] for seed in seeds],
+                [seed["curve"] for seed in seeds],
             )
             for arm, seeds in result.arms.items()
         ]
