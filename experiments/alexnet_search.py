@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
+import sqlalchemy
 import sqlalchemy.exc
 import tyro
 from _arms import SMALL, TEST, Experiment, Options, each, options, scaled, switched
@@ -101,8 +102,12 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "alexnet_search.db"
     try:
+        storage = optuna.storages.RDBStorage(
+            f"sqlite:///{path}",
+            engine_kwargs={"poolclass": sqlalchemy.NullPool},  # leaves no file open
+        )
         study = optuna.create_study(
-            storage=f"sqlite:///{path}",
+            storage=storage,
             study_name=Path(given.data).name,
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
