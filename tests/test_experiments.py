@@ -576,6 +576,28 @@ def test_imagenet_on_a_small_folder(monkeypatch, tmp_path):
     assert 0 <= finding.ours["CNN, top-1"]["mean"] <= 100
 
 
+@pytest.mark.parametrize(
+    ("classes", "images", "width", "epochs", "verdict"),
+    [
+        (1000, 1_200_000, 1.0, 90, "reproduced"),
+        (10, 1_200_000, 1.0, 90, "not tested"),
+        (1000, 50_000, 1.0, 90, "not tested"),
+        (1000, 1_200_000, 0.5, 90, "not tested"),
+        (1000, 1_200_000, 1.0, 9, "not tested"),
+    ],
+)
+def test_what_can_test_imagenet(classes, images, width, epochs, verdict):
+    """AlexNet Table 2: the whole set, the whole net, the whole schedule."""
+    model = SimpleNamespace(switches={"width": width})
+    work = SimpleNamespace(
+        source=SimpleNamespace(classes=range(classes), count=images),
+        run=SimpleNamespace(model=model, epochs=epochs),
+    )
+    figure = "1 CNN, top-1 val"
+    judged = alexnet_imagenet.judge(work, {figure: {"mean": 41.0}}, {figure: 40.7})
+    assert judged.split(":")[0] == verdict
+
+
 def test_the_figures_of_more_nets():
     """AlexNet Table 2: one net is their mean, the last error that of all together."""
     ours = alexnet_imagenet.figures("2012", [41.0, 43.0, 38.0], [18.0, 20.0, 16.0])
