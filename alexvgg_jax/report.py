@@ -401,6 +401,10 @@ def page(
         f"`{folder}/`. Published figures are the papers', on ImageNet unless the claim "
         "names another set, and cuda-convnet's are the program's, on CIFAR-10.",
         "",
+        "A verdict is by two standard errors over the seeds, by the rule that its "
+        "experiment states. That leaves room for chance: of two arms of three seeds "
+        "that do the same, one is found better once in nine times.",
+        "",
         "| claim | | published | ours | data | verdict | seconds |",
         "|---|---|---|---|---|---|---:|",
     ]
