@@ -217,7 +217,7 @@ class Filters:
     """Draw the first layer's kernels of a run (AlexNet figure 3): filters FOLDER."""
 
     folder: tyro.conf.Positional[Path]  # that `train` wrote
-    out: Path = Path("filters.png")
+    out: Path = Path("filters.png")  # the picture
 
     def __call__(self) -> None:
         kernel, towers = loop.first_kernel(self.folder)
@@ -233,7 +233,7 @@ class Report:
     """Render every claim, published and ours, from the experiments' JSON files."""
 
     results: Path = Path("experiments/results")  # folder of the JSON files and plots
-    out: Path = Path("experiments/README.md")
+    out: Path = Path("experiments/README.md")  # the page
 
     def __call__(self) -> None:
         if not self.results.is_dir():

@@ -9,6 +9,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,11 +190,9 @@ def _result(fields: Any, path: Path) -> Result:
     try:
         findings = {tag: Finding(**found) for tag, found in fields["findings"].items()}
         result = Result(**{**fields, "findings": findings})
-        for tag, found in findings.items():  # what is there must be what can be shown
+        for tag in findings:
             paper.claim(tag)
-            for value in found.ours.values():
-                show(value)
-        _about(result)
+        _section(result, ())  # what is there must be what can be shown
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not an experiment's result: {error!r}") from None
     return result
@@ -205,7 +204,7 @@ def read_all(folder: Path) -> dict[str, Result]:
     results: dict[str, Result] = {}
     for path in sorted(folder.glob("*.json")):
         fields = _json(path)
-        if not (isinstance(fields, dict) and "findings" in fields):
+        if isinstance(fields, dict) and "findings" not in fields:
             continue
         result = _result(fields, path)
         for name, other in results.items():
@@ -239,7 +238,8 @@ def figures(finding: Finding) -> list[tuple[str, str, str, str]]:
     for name in finding.published | finding.ours:
         published, ours = finding.published.get(name), finding.ours.get(name)
         gap = "-"
-        if ours is not None and published is not None:
+        tested = not finding.verdict.startswith("not tested")
+        if ours is not None and published is not None and tested:
             gap = f"{ours['mean'] - published:+.2f}"
         theirs = "-" if published is None else f"{published:,.10g}"
         rows.append((name, theirs, show(ours), gap))
@@ -305,6 +305,11 @@ def _tiles(
     return page
 
 
+def _folded(title: str, width: int) -> str:
+    """Its lines, none of them longer than so many characters."""
+    return "\n".join(textwrap.fill(line, width) for line in title.splitlines())
+
+
 @dataclass(frozen=True)
 class Curve:
     label: str
@@ -335,7 +340,8 @@ def plot_curves(
             )
     if level is not None:
         axes.axhline(level, color="grey", linestyle=":", linewidth=1)
-    axes.set(title=title, xlabel=x, ylabel=y, ylim=(0, None), xlim=(0, None))
+    axes.set(xlabel=x, ylabel=y, ylim=(0, None), xlim=(0, None))
+    axes.set_title(_folded(title, 60))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -367,7 +373,8 @@ def plot_arms(
             axes.plot([x] * len(found), found, ".", color=colour, alpha=0.6)
             values += found
     low, span = min(values), np.ptp(values) + 0.5
-    axes.set(title=title, ylabel=figure if other is None else "%")
+    axes.set_ylabel(figure if other is None else "%")
+    axes.set_title(_folded(title, round(9 * drawn.get_figwidth())))
     axes.set_ylim(max(0.0, low - 0.2 * span), low + 1.1 * span)
     names = [name.replace(", ", ",\n") for name in arms]
     axes.set_xticks(range(len(arms)), names, fontsize="small")

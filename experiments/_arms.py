@@ -20,6 +20,7 @@ from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, short_usage
+from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
 
 T = TypeVar("T")
@@ -40,9 +41,7 @@ MORE_VIEWS: dict[Views, str] = {
 class Options:
     data: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     seeds: int = 3  # runs of each arm
-    epochs: int = (
-        0  # passes over the training set, schedules scaled; 0 for the net's own
-    )
+    epochs: int = 0  # of training, schedules scaled; 0: the net's own, on digits 60
     out: Path = Path("results")  # folder for the JSON, the plot and the runs
     resume: bool = False  # go on with an experiment, or render it from its runs again
     devices: int = 0  # how many devices share a batch; 0 for all
@@ -103,6 +102,8 @@ class Experiment:
         ):
             if value < least:
                 raise InputError(f"{flag} {value}: at least {least}")
+        if not 0 <= given.devices <= (there := len(all_devices())):
+            raise InputError(f"--devices {given.devices}: there are {there}")
         if given.data == "digits" and not given.epochs:
             given = replace(given, epochs=DIGITS_EPOCHS)
         self.name, self.given = name, given
@@ -140,6 +141,15 @@ class Experiment:
             raise InputError(
                 f"--seeds {self.given.seeds}: {self.path} has {len(there.seeds)}; use "
                 "another --out for fewer"
+            )
+
+    def check_arms(self, arms: Mapping[str, Any]) -> None:
+        """InputError if the result that is there has an arm that these lack."""
+        if not self.path.exists():
+            return
+        if lost := report.read(self.path).arms.keys() - arms.keys():
+            raise InputError(
+                f"{self.path} has {min(lost)} too: move it elsewhere, and --resume"
             )
 
     def train(self, arm: str, run: Run) -> loop.Trained:
@@ -246,13 +256,9 @@ class Experiment:
         """
         if self.path.exists():
             self._check_earlier()  # again: another program may have written it
-            lost = report.read(self.path).arms.keys() - arms.keys()
-            if lost:
-                raise InputError(
-                    f"{self.path} has {min(lost)} too: move it elsewhere, and --resume"
-                )
+            self.check_arms(arms)
         wild = [arm for arm, seeds in arms.items() if any(map(diverged, seeds))]
-        but = f"; diverged: {', '.join(wild)}" if wild else ""
+        but = f"; diverged: {'; '.join(wild)}" if wild else ""
         signed = (directory / "commit" for directory in self._trained)
         commits = {c for path in signed for c in path.read_text().split()}
         result = report.Result(

@@ -41,7 +41,7 @@ class ImageNetOptions:
     shared: Annotated[Options, tyro.conf.OmitArgPrefixes] = field(
         default_factory=lambda: Options(data="imagenet2012", seeds=1)
     )
-    schedule: Literal["paper", "source"] = "paper"
+    schedule: Literal["paper", "source"] = "paper"  # §5's, or the program's own log's
     year: Literal["2010", "2012"] = "2012"  # whose table the errors stand beside
     batch: int = 128  # images a step
     width: float = 1.0  # times the kernels and units, to try the program quickly
@@ -79,7 +79,10 @@ def main() -> None:
     _, recipe = RECIPES[f"alexnet-{given.schedule}"]
     recipe = replace(switched(recipe, width=given.width), batch=given.batch)
     seeds, predicted = [], []
-    for seed, trained in enumerate(experiment.seeds(given.schedule, recipe)):
+    switches = f", width {given.width:g}" * (given.width != 1)
+    arm = given.schedule + switches + f", batch {given.batch}" * (given.batch != 128)
+    experiment.check_arms({arm: []})
+    for seed, trained in enumerate(experiment.seeds(arm, recipe)):
         work, history, params = trained
         curve = [[float(epoch.epoch), epoch.test_error] for epoch in history]
         seeds.append({"seed": seed, "curve": curve})
@@ -89,7 +92,7 @@ def main() -> None:
     ours = figures(given.year, [e.top1 for e in found], [e.top5 for e in found])
     tag = TABLES[given.year]
     verdict = judge(work, ours, dict(paper.claim(tag).published))
-    experiment.finish({tag: (ours, verdict)}, {given.schedule: seeds}, curves())
+    experiment.finish({tag: (ours, verdict)}, {arm: seeds}, curves())
 
 
 if __name__ == "__main__":

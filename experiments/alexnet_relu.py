@@ -131,14 +131,15 @@ def draw(result: Result, path: Path) -> None:
     ratio = finding.ours.get(FIGURE)
     least = "at least " * is_lower_bound(result.arms["tanh"])
     found = f"{least}{ratio['mean']:.1f} times" if ratio else "unknown times"
+    published = f"published: {finding.published[FIGURE]:g}"
     plot_curves(
         [
             Curve(name, style, [seed["curve"] for seed in result.arms[name]])
             for name, style in STYLES.items()
         ],
         path,
-        title=f"AlexNet §3.1: tanh takes {found} the epochs of ReLU (published: 6)\n"
-        f"{result.data['set']}",
+        title=f"AlexNet §3.1: {finding.verdict}\n"
+        f"tanh takes {found} the epochs of ReLU ({published})\n{result.data['set']}",
         x="epochs",
         y="training error, %",
         level=TARGET,

@@ -23,7 +23,17 @@ import optuna
 import sqlalchemy
 import sqlalchemy.exc
 import tyro
-from _arms import SMALL, TEST, Experiment, Options, each, options, scaled, switched
+from _arms import (
+    SMALL,
+    TEST,
+    Experiment,
+    Options,
+    alone,
+    each,
+    options,
+    scaled,
+    switched,
+)
 
 from alexvgg_jax import report
 from alexvgg_jax.config import Augment, Run
@@ -99,7 +109,6 @@ def objective(trial: optuna.Trial, experiment: Experiment) -> float:
 def search(experiment: Experiment, trials: int) -> optuna.Study:
     """The study with so many trials, those that were cut short begun again."""
     given = experiment.given
-    given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "alexnet_search.db"
     try:
         storage = optuna.storages.RDBStorage(
@@ -159,7 +168,7 @@ def draw(result: report.Result, path: Path) -> None:
     (importance,) = result.arms["importance"]
     least_first = dict(sorted(importance.items(), key=lambda item: item[1]))
     left.barh(list(least_first), list(least_first.values()), color="C0")
-    left.set(title="importance (fANOVA)", xlim=(0, None))
+    left.set(title="importance (fANOVA)", xlabel="share of the error's variance")
     points = {
         state: [
             (t["number"], t["error, %"])
@@ -175,7 +184,7 @@ def draw(result: report.Result, path: Path) -> None:
     numbers, errors = zip(*points["COMPLETE"], strict=True)
     best = [min(errors[: i + 1]) for i in range(len(errors))]
     right.step(numbers, best, where="post", color="C1", label="best so far")
-    right.set(title="held-out error, %", xlabel="trial")
+    right.set(title="trials", xlabel="trial", ylabel="held-out error, %")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)
     for axes in (left, right):
@@ -198,7 +207,8 @@ def main() -> None:
         raise InputError(f"--trials {given.trials}: at least 2")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment("alexnet_search", given.shared)
-    study = search(experiment, given.trials)
+    with alone(given.shared.out / "runs" / "alexnet_search"):
+        study = search(experiment, given.trials)
     if not study.get_trials(states=(State.COMPLETE,)):
         raise InputError(f"--trials {given.trials}: none of them came to its end")
     arms = experiment.arms({PAPERS: SMALL, BEST: run_of(study.best_params)})

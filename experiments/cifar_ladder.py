@@ -118,6 +118,7 @@ def climb(experiment: Experiment, jpeg: int) -> None:
     again = f"{name}, compressed once more at {jpeg}"
     if jpeg:
         runs[again] = replace(run, data=replace(run.data, jpeg=jpeg))
+    experiment.check_arms(runs)  # now, not after hours
     arms = experiment.arms(runs, ("nine", "ten") if run.augment.crop else ())
     share = (given.epochs or run.epochs) / recipe.epochs
     findings = {}
@@ -170,6 +171,8 @@ def main() -> None:
     given = options(__doc__, LadderOptions())
     if unknown := set(given.nets) - set(NETS):
         raise InputError(f"--nets {min(unknown)}: one of {', '.join(NETS)}")
+    if not given.nets:
+        raise InputError(f"--nets: one or more of {', '.join(NETS)}")
     if not 0 <= given.jpeg <= 100:
         raise InputError(f"--jpeg {given.jpeg}: from 1 to 100, or 0 for not")
     shared, once = given.shared, replace(given.shared, seeds=1)

@@ -574,6 +574,10 @@ def test_imagenet_on_a_small_folder(monkeypatch, tmp_path):
         "not tested: 2 classes, 18 training images, 1 of 90 epochs, width 0.05"
     )
     assert 0 <= finding.ours["CNN, top-1"]["mean"] <= 100
+    assert list(result.arms) == ["source, width 0.05, batch 8"]
+    monkeypatch.setattr(sys, "argv", [*script, "--width", "0.1", "--resume"])
+    with pytest.raises(InputError, match="has source, width 0.05, batch 8 too"):
+        alexnet_imagenet.main()
 
 
 @pytest.mark.parametrize(
@@ -803,7 +807,7 @@ def test_the_ladder(monkeypatch, tmp_path):
         result = results[name]
         assert list(result.arms) == [name, f"{name}, compressed once more at 50"]
         assert len(result.arms[name]) == len(result.seeds) == seeds
-    for wrong in (("--nets", "resnet"), ("--jpeg", "101")):
+    for wrong in (("--nets", "resnet"), ("--nets",), ("--jpeg", "101")):
         with pytest.raises(InputError, match=" ".join(wrong)):
             climb(monkeypatch, *wrong, out=tmp_path)
 
@@ -825,6 +829,15 @@ def test_a_ladder_is_climbed_on_several_days(monkeypatch, tmp_path):
     assert (tmp_path / "cifar_ladder.png").read_bytes() != picture
     with pytest.raises(InputError, match="cifar-18pct.json holds an earlier result"):
         climb(monkeypatch, "--nets", "cifar-18pct", out=tmp_path)
+
+
+def test_an_arm_that_would_be_lost_is_told_before_training(monkeypatch, tmp_path):
+    again = "cifar-80sec, compressed once more at 75"
+    options = Options(seeds=1, epochs=1, out=tmp_path)
+    Experiment("cifar-80sec", options).finish({}, {again: []}, lambda *_: None)
+    monkeypatch.setattr(Experiment, "arms", lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match="has cifar-80sec, compressed .* too"):
+        climb(monkeypatch, "--nets", "cifar-80sec", *BRIEF, "--resume", out=tmp_path)
 
 
 def test_images_that_were_compressed_once_more(monkeypatch, tmp_path):
@@ -895,6 +908,7 @@ def test_the_weakest_verdict_counts():
     assert worst("undecided", "not reproduced") == "not reproduced"
 
 
-def test_no_seeds_is_an_error(monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="--seeds 0"):
-        run(monkeypatch, "alexnet_lrn", "--seeds", "0", out=tmp_path)
+@pytest.mark.parametrize("wrong", ["--seeds 0", "--devices 9", "--epochs -1"])
+def test_what_no_experiment_can_do(wrong, monkeypatch, tmp_path):
+    with pytest.raises(InputError, match=f"{wrong}: "):
+        run(monkeypatch, "alexnet_lrn", *wrong.split(), out=tmp_path)

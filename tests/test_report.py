@@ -45,6 +45,13 @@ def test_the_table_shows_published_ours_and_the_gap():
         assert shown in printed
 
 
+def test_what_was_not_tested_has_no_gap():
+    (found,) = RESULT.findings.values()
+    elsewhere = dataclasses.replace(found, verdict="not tested: other data")
+    assert [row[3] for row in report.figures(found)] == ["-1.00"]
+    assert [row[3] for row in report.figures(elsewhere)] == ["-"]
+
+
 def test_one_seed_has_no_deviation():
     assert report.spread([3.0]) == {"mean": 3.0}
     assert report.spread([1.0, 3.0]) == pytest.approx(
@@ -169,6 +176,15 @@ def test_a_file_that_holds_no_result_is_named(tmp_path):
     path.write_text('{"findings": {')
     with pytest.raises(InputError, match="broken.json: not JSON"):
         report.read_all(tmp_path)
+    path.write_text("[1, 2]")
+    with pytest.raises(InputError, match="broken.json: not an experiment's result"):
+        report.read_all(tmp_path)
+    for wrong in ({"published": {"figure": "x"}}, {"verdict": 5}):
+        fields = dataclasses.asdict(RESULT)
+        fields["findings"]["AlexNet §3.1"] |= wrong
+        report.write_json(fields, path)
+        with pytest.raises(InputError, match="broken.json: not an experiment's result"):
+            report.read_all(tmp_path)
     path.write_text('{"name": "a benchmark"}')
     assert report.read_all(tmp_path) == {}
 
