@@ -1,4 +1,5 @@
 import dataclasses
+import fcntl
 import importlib
 import itertools
 import json
@@ -612,10 +613,13 @@ def test_the_figures_of_more_nets():
 def test_search(monkeypatch, tmp_path):
     """The paper's settings first; a study that was cut short is gone on with."""
     tried, cut_short = [], True
+    lock = tmp_path / "runs" / "alexnet_search" / "lock"
 
     def history(self, arm, run_):
         nonlocal cut_short
         assert run_.data.held_out == 143  # a tenth of the digits, and no test image
+        with lock.open() as file, pytest.raises(BlockingIOError):  # no other meanwhile
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if cut_short:
             cut_short = False
             raise Stopped("", 130)
