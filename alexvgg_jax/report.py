@@ -86,6 +86,13 @@ def estimate(values: Sequence[float]) -> Value:
     }
 
 
+def counted(error: float, images: int) -> float:
+    """The standard error, in points, of a test error in % that was counted on so many
+    images (binomial)."""
+    share = error / 100
+    return 100 * math.sqrt(share * (1 - share) / images)
+
+
 def verdict(effect: Value, above: float = 0.0) -> str:
     """The rule of every experiment: is the effect above that, by two standard errors?
 

@@ -5,7 +5,7 @@ the original program's layer 1), with alpha divided by n = 5 (as the program com
 it), and with k = 1 (as Caffe's). With k = 2 it also multiplies whatever it sees by
 2^-0.75 = 0.59: alpha = 0 leaves that alone, and shows what the normalisation itself
 does. The published points are the net with normalisation minus the one without. (Its
-13% and 11% on CIFAR-10 are nets of `cifar_ladder.py`.)
+13% and 11% on CIFAR-10 are those of `cifar_lrn.py`.)
 
 Verdict: reproduced if the test error without it is higher by more than two standard
 errors, not reproduced if lower by as much, undecided between. If that with alpha = 0 is

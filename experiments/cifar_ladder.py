@@ -34,7 +34,6 @@ Other data cannot test it.
     python experiments/cifar_ladder.py                  # digits
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +49,7 @@ from alexvgg_jax.report import (
     Result,
     Seeds,
     Value,
+    counted,
     difference,
     estimate,
     spread,
@@ -90,10 +90,9 @@ class LadderOptions:
 def judge(errors: list[float], images: int, published: float) -> str:
     """The rule above, of a test error a seed on so many images."""
     found = estimate(errors)
-    share = found["mean"] / 100
-    binomial = 100 * math.sqrt(share * (1 - share) / images)
     room = published + MARGIN - found["mean"]
-    return verdict({"mean": room, "error": found.get("error", binomial)})
+    error = found.get("error", counted(found["mean"], images))
+    return verdict({"mean": room, "error": error})
 
 
 def ours(figure: str, seeds: Seeds, share: float) -> dict[str, Value]:

@@ -16,6 +16,7 @@ import alexnet_retrieval
 import alexnet_search
 import alexnet_towers
 import cifar_ladder
+import cifar_lrn
 import cv2
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from alexvgg_jax import loop, paper, report
 from alexvgg_jax.config import RECIPES
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.models import build
+from alexvgg_jax.models.layers import LRN
 
 ABLATIONS = ("lrn", "pool", "augment", "dropout", "decay", "depth", "init", "batch")
 BRIEF = ("--seeds", "1", "--epochs", "1")
@@ -858,6 +860,43 @@ def test_images_that_were_compressed_once_more(monkeypatch, tmp_path):
     assert once.epochs == 135  # 0.3 of the program's
     assert (once.data.jpeg, again.data.jpeg) == (0, 50)
     assert dataclasses.replace(again, data=once.data) == once
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(11.0, "reproduced"), (12.9, "undecided"), (15.0, "not reproduced")],
+)
+def test_the_13_percent_net_with_normalisation(monkeypatch, error, verdict):
+    """AlexNet §3.3 CIFAR-10: nothing else differs, and ten views decide."""
+    plain, normalised = cifar_lrn.ARMS.values()
+    assert normalised == switched(plain, lrn=True)
+    assert plain == RECIPES["cifar-13pct"][1]
+    rows, more = (
+        build(run_.model.name, **run_.model.switches).rows
+        for run_ in (plain, normalised)
+    )
+    assert [row for row in more if row not in rows] == [
+        LRN(f"norm{n}", size=9, alpha=0.001 / 9, k=1.0) for n in (1, 2)
+    ]
+    assert [row for row in more if row in rows] == list(rows)
+    found = {}
+    experiment = SimpleNamespace(
+        given=Options(data="cifar10"),
+        test=SimpleNamespace(count=10_000),
+        arms=lambda runs, views: {
+            arm: [{TEST: 50.0, MORE_VIEWS["ten"]: ten}]
+            for arm, ten in zip(runs, (13.0, error), strict=True)
+        },
+        finish=lambda findings, *_: found.update(findings),
+    )
+    monkeypatch.setattr(cifar_lrn, "Experiment", lambda *_: experiment)
+    monkeypatch.setattr(sys, "argv", ["experiments/cifar_lrn.py"])
+    cifar_lrn.main()
+    ours, judged = found["AlexNet §3.3 CIFAR-10"]
+    assert judged == verdict
+    assert ours["without minus with, points"]["mean"] == 13.0 - error
+    published = paper.claim("AlexNet §3.3 CIFAR-10").published
+    assert [ours[name]["mean"] for name in published] == [13.0, error]
 
 
 def test_what_counts_as_reproduced_on_the_ladder():

@@ -108,6 +108,12 @@ def test_a_difference_has_the_standard_error_of_two_samples():
     assert report.estimate([1.0, 3.0]) == {"mean": 2.0, "error": 1.0}
 
 
+def test_the_error_of_counting_is_binomial():
+    images = 400
+    deviation = scipy.stats.binom(images, 0.1).std() / images
+    assert report.counted(10.0, images) == pytest.approx(100 * deviation)
+
+
 @pytest.mark.parametrize(
     ("mean", "error", "above", "found"),
     [

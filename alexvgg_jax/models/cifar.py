@@ -68,7 +68,7 @@ class ConvLocal:
 
     (24, 24, 3) -> (classes,). cuda-convnet 12pct: the same layers. cuda-convnet 11pct:
     `lrn` normalises over 9 maps, behind pool1 and before pool2, and `local3` has 64
-    kernels (`layers-conv-local-11pct.cfg`).
+    kernels (`layers-conv-local-11pct.cfg`). AlexNet §3.3 CIFAR-10: `lrn` alone.
     """
 
     classes: int = 10
