@@ -111,11 +111,16 @@ def labels(source: Source) -> Int[np.ndarray, " images"]:
     return source.fetch(np.arange(source.count))[1]
 
 
-def measure(trained: loop.Trained) -> dict[str, float]:
-    """The figures of one net."""
+def neighbours(trained: loop.Trained) -> Neighbours:
+    """The training images nearest to each test image in the last hidden layer."""
+    test, train = trained.work.test_source, trained.work.source
+    return nearest(features(trained, test), features(trained, train))
+
+
+def measure(trained: loop.Trained, found: Neighbours) -> dict[str, float]:
+    """The figures of one net, which finds these neighbours."""
     test, train = trained.work.test_source, trained.work.source
     raw = pixels(trained, test), pixels(trained, train)
-    found = nearest(features(trained, test), features(trained, train))
     train_labels, test_labels = labels(train), labels(test)[:, None]
 
     def same_class(neighbours: Neighbours) -> float:
@@ -139,13 +144,11 @@ class Row:
     neighbours: list[int]
 
 
-def rows(trained: loop.Trained) -> list[Row]:
-    """The first test images, one a class."""
+def rows(trained: loop.Trained, found: Neighbours) -> list[Row]:
+    """The first test images, one a class, and their neighbours."""
     work = trained.work
     predicted, truth = loop.predict(work, trained.params, work.test_source)
     first = [int(np.argmax(truth == label)) for label in np.unique(truth)][:SHOWN]
-    own = features(trained, work.test_source)[first]
-    found = nearest(own, features(trained, work.source))
     guesses = np.argsort(-predicted[first], axis=1)[:, :LABELS]
     return [
         Row(
@@ -155,7 +158,7 @@ def rows(trained: loop.Trained) -> list[Row]:
             probabilities=predicted[number][guessed].tolist(),
             neighbours=close.tolist(),
         )
-        for number, guessed, close in zip(first, guesses, found, strict=True)
+        for number, guessed, close in zip(first, guesses, found[first], strict=True)
     ]
 
 
@@ -202,15 +205,16 @@ def main() -> None:
     experiment = Experiment("alexnet_retrieval", given)
     seeds, figure4 = [], []
     for seed, trained in enumerate(experiment.seeds(SMALL.model.name, SMALL)):
-        seeds.append({"seed": seed} | measure(trained))
+        found = neighbours(trained)
+        seeds.append({"seed": seed} | measure(trained, found))
         if seed == 0:
-            figure4 = [vars(row) for row in rows(trained)]
+            figure4 = [vars(row) for row in rows(trained, found)]
     ours = {
         name: spread([s[name] for s in seeds]) for name in (SAME, SAME_PIXELS, CLOSER)
     }
-    found = verdict(estimate([seed[SAME] - seed[SAME_PIXELS] for seed in seeds]))
+    judged = verdict(estimate([seed[SAME] - seed[SAME_PIXELS] for seed in seeds]))
     experiment.finish(
-        {"AlexNet Figure 4": (ours, found)},
+        {"AlexNet Figure 4": (ours, judged)},
         {SMALL.model.name: seeds, "figure 4": figure4},
         functools.partial(draw, data=given.data),
     )

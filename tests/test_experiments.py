@@ -537,8 +537,9 @@ def test_features_are_compared_with_pixels(
         alexnet_retrieval.SAME_PIXELS: pixels,
         alexnet_retrieval.CLOSER: 50.0,
     }
-    monkeypatch.setattr(alexnet_retrieval, "measure", lambda trained: figures)
-    monkeypatch.setattr(alexnet_retrieval, "rows", lambda trained: [])
+    monkeypatch.setattr(alexnet_retrieval, "neighbours", lambda trained: None)
+    monkeypatch.setattr(alexnet_retrieval, "measure", lambda trained, found: figures)
+    monkeypatch.setattr(alexnet_retrieval, "rows", lambda trained, found: [])
     monkeypatch.setattr(alexnet_retrieval, "draw", lambda *_, **__: None)
     monkeypatch.setattr(Experiment, "train", lambda *_: None)
     result = run(monkeypatch, "alexnet_retrieval", out=tmp_path)
