@@ -284,10 +284,13 @@ class Experiment:
         )
         report.write(result, self.path)
         result = report.read(self.path)  # what is drawn is what was written
-        report.write_table(report.tables(result), self.path.with_suffix(".txt"))
         draw(result, self.path.with_suffix(".png"))
-        Console().print(report.tables(result))
-        print(f"wrote {self.path}, and beside it the table (.txt) and the plot (.png)")
+        beside = "the plot (.png)"
+        if findings:
+            report.write_table(report.tables(result), self.path.with_suffix(".txt"))
+            Console().print(report.tables(result))
+            beside = f"the table (.txt) and {beside}"
+        print(f"wrote {self.path}, and beside it {beside}")
 
 
 def newest_checkpoint(directory: Path) -> tuple[int, int] | None:
