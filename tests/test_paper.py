@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexvgg_jax import paper
+from alexvgg_jax import paper, report
 from alexvgg_jax.config import RECIPES
 from alexvgg_jax.models import build
 from alexvgg_jax.models.layers import Conv, Dense, Local
@@ -94,6 +94,12 @@ def test_published_errors_are_percentages():
                 assert 0 < figure < 100, (row.tag, name)
                 top1 = name.replace("top-5", "top-1")
                 assert figure <= row.published.get(top1, 100), (row.tag, name)
+
+
+def test_committed_results_have_the_published_figures():
+    for name, result in report.read_all(ROOT / "experiments" / "results").items():
+        for tag, finding in result.findings.items():
+            assert finding.published == dict(paper.claim(tag).published), (name, tag)
 
 
 def test_crops_and_mirrors_make_the_published_number_of_images():
