@@ -54,7 +54,8 @@ class Result:
     seeds: list[int]
     seconds: float  # of training, all arms and seeds
     findings: dict[str, Finding]  # tag of the row in paper.py -> what was found
-    arms: dict[str, list[dict[str, Any]]]  # arm -> the figures of each seed
+    # arm -> the figures of each seed; and lists of what else an experiment shows
+    arms: dict[str, list[dict[str, Any]]]
 
 
 def spread(values: Sequence[float]) -> Value:
@@ -63,16 +64,29 @@ def spread(values: Sequence[float]) -> Value:
     return mean | {"deviation": statistics.stdev(values)} if len(values) > 1 else mean
 
 
-def difference(arm: Seeds, other: Seeds, figure: str) -> Value:
-    """How much higher `figure` is in `arm` than in `other`: the difference of the means
-    and, of two seeds or more, its standard error (unpaired)."""
-    values = [[seed[figure] for seed in seeds] for seeds in (arm, other)]
-    mean = {"mean": statistics.fmean(values[0]) - statistics.fmean(values[1])}
-    if min(map(len, values)) < 2:
+def difference(
+    arms: Mapping[str, Seeds], these: str | Sequence[str], other: str, figure: str
+) -> Value:
+    """How much higher `figure` is in an arm than in the other, or in the mean of some;
+    and, of two seeds or more, its standard error.
+
+    That takes the variance over seeds to be the same in all arms that did not diverge,
+    for three seeds of one can lie close together by chance.
+    """
+    these = (these,) if isinstance(these, str) else these
+    values = {arm: [seed[figure] for seed in seeds] for arm, seeds in arms.items()}
+    sides = [[x for arm in these for x in values[arm]], values[other]]
+    mean = {"mean": statistics.fmean(sides[0]) - statistics.fmean(sides[1])}
+    sound = [v for arm, v in values.items() if not any(map(diverged, arms[arm]))]
+    if not (freedom := sum(len(v) - 1 for v in sound)):
         return mean
-    return mean | {
-        "error": math.sqrt(sum(statistics.variance(v) / len(v) for v in values))
-    }
+    within = sum(statistics.variance(v) * (len(v) - 1) for v in sound if len(v) > 1)
+    shares = sum(1 / len(side) for side in sides)
+    return mean | {"error": math.sqrt(within / freedom * shares)}
+
+
+def diverged(figures: Mapping[str, Any]) -> bool:
+    return figures.get("diverged", False)
 
 
 def estimate(values: Sequence[float]) -> Value:
@@ -97,7 +111,8 @@ def verdict(effect: Value, above: float = 0.0) -> str:
     """The rule of every experiment: is the effect above that, by two standard errors?
 
     By chance two arms of three seeds exceed that, to one given side, once in seventeen
-    times, and the mean of three pairs once in eleven (Student's t, 4 and 2 degrees).
+    times, beside six more arms once in thirty-two, and the mean of three pairs once in
+    eleven (Student's t, 4, 16 and 2 degrees).
     """
     if "error" not in effect:
         return "undecided: one seed has no standard error"
@@ -199,6 +214,7 @@ def _result(fields: Any, path: Path) -> Result:
         result = Result(**{**fields, "findings": findings})
         for tag in findings:
             paper.claim(tag)
+        result.data["epochs"]
         _section(result, ())  # what is there must be what can be shown
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not an experiment's result: {error!r}") from None
@@ -415,9 +431,12 @@ def page(
         f"`{folder}/`. Published figures are the papers', on ImageNet unless the claim "
         "names another set, and cuda-convnet's are the program's, on CIFAR-10.",
         "",
-        "A verdict is by two standard errors over the seeds, by the rule that its "
-        "experiment states. That leaves room for chance: of two arms of three seeds "
-        "that do the same, one is found better once in nine times.",
+        "A verdict is by the rule that its experiment states, in most by two standard "
+        "errors (s.e.) over the seeds. That leaves room for chance: of two arms of "
+        "three seeds that do the same, one is found better once in nine times, and "
+        "beside more arms once in twelve or more. A ± without s.e. is the deviation "
+        "over seeds. Seconds are of training, added up over runs that may have shared "
+        "the machine with others.",
         "",
         "| claim | | published | ours | data | verdict | seconds |",
         "|---|---|---|---|---|---|---:|",

@@ -103,7 +103,7 @@ class Experiment:
             if value < least:
                 raise InputError(f"{flag} {value}: at least {least}")
         if not 0 <= given.devices <= (there := len(all_devices())):
-            raise InputError(f"--devices {given.devices}: there are {there}")
+            raise InputError(f"--devices {given.devices}: from 0 to {there}")
         if given.data == "digits" and not given.epochs:
             given = replace(given, epochs=DIGITS_EPOCHS)
         self.name, self.given = name, given
@@ -118,6 +118,7 @@ class Experiment:
         jax.config.update("jax_compilation_cache_dir", str(self._runs / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         self._trained: dict[Path, float] = {}  # folder -> seconds
+        self._commits = {self._commit}
 
     def _check_earlier(self) -> None:
         """InputError if a result is there that this experiment must not replace."""
@@ -149,7 +150,8 @@ class Experiment:
             return
         if lost := report.read(self.path).arms.keys() - arms.keys():
             raise InputError(
-                f"{self.path} has {min(lost)} too: move it elsewhere, and --resume"
+                f"{self.path} has an arm, {min(lost)}, that these options would lose: "
+                "give those that made it, or move the file elsewhere"
             )
 
     def train(self, arm: str, run: Run) -> loop.Trained:
@@ -200,6 +202,7 @@ class Experiment:
         finally:
             if newest_checkpoint(directory) == begun:
                 path.write_text("\n".join(before))
+            self._commits |= set(path.read_text().split())
 
     def _folder(self, run: Run) -> Path:
         # Defaults are left out, so that a new setting changes no folder's name.
@@ -257,14 +260,12 @@ class Experiment:
         if self.path.exists():
             self._check_earlier()  # again: another program may have written it
             self.check_arms(arms)
-        wild = [arm for arm, seeds in arms.items() if any(map(diverged, seeds))]
+        wild = [arm for arm, seeds in arms.items() if any(map(report.diverged, seeds))]
         but = f"; diverged: {'; '.join(wild)}" if wild else ""
-        signed = (directory / "commit" for directory in self._trained)
-        commits = {c for path in signed for c in path.read_text().split()}
         result = report.Result(
             name=self.name,
             command=report.command(),
-            commit=", ".join(sorted(commits | {self._commit})),
+            commit=", ".join(sorted(self._commits)),
             machine=report.machine(),
             data={
                 "set": self.source.about,
@@ -300,10 +301,6 @@ def newest_checkpoint(directory: Path) -> tuple[int, int] | None:
     if not steps:
         return None
     return (newest := max(steps)), steps[newest].stat().st_mtime_ns
-
-
-def diverged(figures: Mapping[str, Any]) -> bool:
-    return figures.get("diverged", False)
 
 
 @contextlib.contextmanager
@@ -358,6 +355,15 @@ def each(arms: Mapping[str, Seeds], figure: str) -> dict[str, report.Value]:
         f"{figure[:-3]}, {arm}, %": report.spread([seed[figure] for seed in seeds])
         for arm, seeds in arms.items()
     }
+
+
+def not_tested(given: Options, epochs: int) -> str:
+    """Why nothing is said of a claim about CIFAR-10 and so many epochs, if it is so."""
+    if given.data != "cifar10":
+        return "not tested: the published error is CIFAR-10's"
+    if 0 < given.epochs < epochs:
+        return f"not tested: {given.epochs} of {epochs} epochs"
+    return ""
 
 
 def worst(*verdicts: str) -> str:

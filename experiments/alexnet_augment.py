@@ -57,16 +57,14 @@ ARMS = {
 def main() -> None:
     experiment = Experiment("alexnet_augment", options(__doc__, Options()))
     arms = experiment.arms(ARMS, views=("ten",))
-    overfits = difference(arms[CENTRE], arms[MIRRORED], GAP)
+    overfits = difference(arms, CENTRE, MIRRORED, GAP)
     crops = {
         "gap to the training error, points": overfits,
-        "test error, points": difference(arms[CENTRE], arms[MIRRORED], TEST),
+        "test error, points": difference(arms, CENTRE, MIRRORED, TEST),
         **each(arms, TEST),
         **each(arms, TRAINING),
     }
-    colour = {
-        "top-1 error points, or lower": difference(arms[PAPER], arms[MIRRORED], TEST)
-    }
+    colour = {"top-1 error points, or lower": difference(arms, PAPER, MIRRORED, TEST)}
     gained = [seed[TEST] - seed[TEN] for seed in arms[PAPER]]
     views = {
         "top-1 error points, ten crops": estimate([-points for points in gained]),
@@ -76,7 +74,7 @@ def main() -> None:
         "AlexNet §4.1 crops": (crops, verdict(overfits)),
         "AlexNet §4.1 colour": (
             colour,
-            verdict(difference(arms[MIRRORED], arms[PAPER], TEST)),
+            verdict(difference(arms, MIRRORED, PAPER, TEST)),
         ),
         "AlexNet §6 ten crops": (views, verdict(estimate(gained))),
     }

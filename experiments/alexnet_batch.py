@@ -42,13 +42,13 @@ def main() -> None:
     arms = experiment.arms(ARMS)
     ours = {
         f"{rule} at {batch} against {SMALL.batch}, points": difference(
-            arms[f"{batch}, {rule}"], arms[f"{SMALL.batch}"], TEST
+            arms, f"{batch}, {rule}", f"{SMALL.batch}", TEST
         )
         for batch in (512, 1024)
         for rule in RULES
     }
     ours |= {**each(arms, TEST), **each(arms, TRAINING)}
-    found = verdict(difference(arms["1024, root"], arms["1024, linear"], TEST))
+    found = verdict(difference(arms, "1024, root", "1024, linear", TEST))
     experiment.finish({"One weird trick batch": (ours, found)}, arms, bars(TEST))
 
 

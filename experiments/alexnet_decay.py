@@ -28,11 +28,11 @@ def main() -> None:
     experiment = Experiment("alexnet_decay", options(__doc__, Options()))
     arms = experiment.arms(ARMS)
     ours = {
-        "training error, points": difference(arms[PAPER], arms[WITHOUT], TRAINING),
+        "training error, points": difference(arms, PAPER, WITHOUT, TRAINING),
         **each(arms, TRAINING),
         **each(arms, TEST),
     }
-    found = verdict(difference(arms[WITHOUT], arms[PAPER], TRAINING))
+    found = verdict(difference(arms, WITHOUT, PAPER, TRAINING))
     experiment.finish({"AlexNet §5 decay": (ours, found)}, arms, bars(TEST, TRAINING))
 
 

@@ -14,8 +14,6 @@ by as much, undecided between.
     python experiments/alexnet_depth.py --data cifar10
 """
 
-from statistics import fmean
-
 from _arms import SMALL, TEST, Experiment, Options, bars, each, options, switched, worst
 
 from alexvgg_jax.errors import one_line
@@ -33,14 +31,12 @@ def main() -> None:
     experiment = Experiment("alexnet_depth", options(__doc__, Options()))
     arms = experiment.arms(ARMS)
     lost = {
-        layer: difference(arms[f"without {layer}"], arms[WHOLE], TEST)
-        for layer in LAYERS
+        layer: difference(arms, f"without {layer}", WHOLE, TEST) for layer in LAYERS
     }
-    middle = zip(*(arms[f"without {layer}"] for layer in MIDDLE), strict=True)
-    mean = [{TEST: fmean(net[TEST] for net in nets)} for nets in middle]  # of a seed
+    middle = [f"without {layer}" for layer in MIDDLE]
     ours = {
         "top-1 error points, one middle layer removed": difference(
-            mean, arms[WHOLE], TEST
+            arms, middle, WHOLE, TEST
         ),
         **{f"without {layer}, points": points for layer, points in lost.items()},
         **each(arms, TEST),

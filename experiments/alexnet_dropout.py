@@ -36,7 +36,7 @@ from _arms import (
 )
 
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, estimate, verdict
+from alexvgg_jax.report import difference, diverged, estimate, verdict
 
 FIGURE = "iterations to converge, times"
 CONSTANT = replace(
@@ -76,18 +76,18 @@ def main() -> None:
     arms = experiment.arms(ARMS)
     pairs = zip(arms[STEADY], arms[STEADY_WITHOUT], strict=True)
     times = estimate([ratio(one["curve"], other["curve"]) for one, other in pairs])
-    overfits = difference(arms[WITHOUT], arms[PAPER], GAP)
+    overfits = difference(arms, WITHOUT, PAPER, GAP)
     ours = {
         FIGURE: times,
         "gap to the training error without dropout, points": overfits,
         **each({arm: arms[arm] for arm in (PAPER, WITHOUT)}, TEST),
         **each({arm: arms[arm] for arm in (PAPER, WITHOUT)}, TRAINING),
     }
-    steady = [seed["curve"] for arm in (STEADY, STEADY_WITHOUT) for seed in arms[arm]]
-    slow = sum(not has_converged(curve) for curve in steady)
+    steady = arms[STEADY] + arms[STEADY_WITHOUT]
+    slow = sum(diverged(net) or not has_converged(net["curve"]) for net in steady)
     found = worst(
         verdict(overfits),
-        f"undecided: {slow} nets have not converged"
+        f"undecided: {slow} of {len(steady)} nets have not converged"
         if slow
         else verdict(times, above=1.5),
     )

@@ -79,8 +79,9 @@ def main() -> None:
     _, recipe = RECIPES[f"alexnet-{given.schedule}"]
     recipe = replace(switched(recipe, width=given.width), batch=given.batch)
     seeds, predicted = [], []
-    switches = f", width {given.width:g}" * (given.width != 1)
-    arm = given.schedule + switches + f", batch {given.batch}" * (given.batch != 128)
+    but = f", width {given.width:g}" * (given.width != 1)
+    but += f", batch {given.batch}" * (given.batch != 128)
+    arm = given.schedule + but
     experiment.check_arms({arm: []})
     for seed, trained in enumerate(experiment.seeds(arm, recipe)):
         work, history, params = trained

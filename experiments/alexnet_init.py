@@ -38,11 +38,11 @@ def main() -> None:
         curve = seed["training curve"]
         seed[EARLY] = curve[min(EPOCH, len(curve)) - 1][1]
     ours = {
-        "early training error, points": difference(arms[PAPER], arms[ZERO], EARLY),
+        "early training error, points": difference(arms, PAPER, ZERO, EARLY),
         **each(arms, EARLY),
         **each(arms, TEST),
     }
-    found = verdict(difference(arms[ZERO], arms[PAPER], EARLY))
+    found = verdict(difference(arms, ZERO, PAPER, EARLY))
     experiment.finish({"AlexNet §5 biases": (ours, found)}, arms, bars(EARLY))
 
 

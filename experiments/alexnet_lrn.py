@@ -36,15 +36,15 @@ def main() -> None:
     experiment = Experiment("alexnet_lrn", options(__doc__, Options()))
     arms = experiment.arms(ARMS)
     ours = {
-        "top-1 error points": difference(arms[PAPER], arms[WITHOUT], TEST),
-        "top-5 error points": difference(arms[PAPER], arms[WITHOUT], TOP5),
-        "against alpha = 0, points": difference(arms[PAPER], arms[CONSTANT], TEST),
+        "top-1 error points": difference(arms, PAPER, WITHOUT, TEST),
+        "top-5 error points": difference(arms, PAPER, WITHOUT, TOP5),
+        "against alpha = 0, points": difference(arms, PAPER, CONSTANT, TEST),
         **each(arms, TEST),
     }
-    found = verdict(difference(arms[WITHOUT], arms[PAPER], TEST))
-    by_normalising = verdict(difference(arms[CONSTANT], arms[PAPER], TEST))
+    found = verdict(difference(arms, WITHOUT, PAPER, TEST))
+    by_normalising = verdict(difference(arms, CONSTANT, PAPER, TEST))
     if found == "reproduced" and by_normalising != "reproduced":
-        found += "; not better than its constant alone"
+        found += "; not found better than its constant alone"
     experiment.finish({"AlexNet §3.3": (ours, found)}, arms, bars(TEST))
 
 

@@ -36,13 +36,13 @@ def main() -> None:
     experiment = Experiment("alexnet_pool", options(__doc__, Options()))
     arms = experiment.arms(ARMS)
     ours = {
-        "top-1 error points": difference(arms[PAPER], arms[OTHER], TEST),
-        "top-5 error points": difference(arms[PAPER], arms[OTHER], TOP5),
-        "gap to the training error, points": difference(arms[PAPER], arms[OTHER], GAP),
+        "top-1 error points": difference(arms, PAPER, OTHER, TEST),
+        "top-5 error points": difference(arms, PAPER, OTHER, TOP5),
+        "gap to the training error, points": difference(arms, PAPER, OTHER, GAP),
         **each(arms, TEST),
         **each(arms, TRAINING),
     }
-    found = verdict(difference(arms[OTHER], arms[PAPER], TEST))
+    found = verdict(difference(arms, OTHER, PAPER, TEST))
     experiment.finish({"AlexNet §3.4": (ours, found)}, arms, bars(TEST, TRAINING))
 
 

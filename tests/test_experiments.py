@@ -30,6 +30,7 @@ from _arms import (
     Experiment,
     Options,
     alone,
+    not_tested,
     scaled,
     switched,
     worst,
@@ -253,7 +254,7 @@ def test_what_decides_a_claim(
         return found | others
 
     finding = measured(f"alexnet_{name}", figures).findings[tag]
-    assert finding.verdict == verdict
+    assert finding.verdict.removesuffix("; time not compared") == verdict
     for effect in PUBLISHED:
         if effect in finding.ours:
             assert finding.ours[effect]["mean"] == pytest.approx(-points)
@@ -261,7 +262,10 @@ def test_what_decides_a_claim(
 
 @pytest.mark.parametrize(
     ("points", "verdict"),
-    [(5.0, "reproduced"), (0.0, "reproduced; not better than its constant alone")],
+    [
+        (5.0, "reproduced"),
+        (0.0, "reproduced; not found better than its constant alone"),
+    ],
 )
 def test_normalisation_is_compared_with_its_constant(measured, points, verdict):
     """AlexNet §3.3: k^-beta scales what alpha = 0 lets pass."""
@@ -296,7 +300,7 @@ def test_ten_views_are_compared_with_the_centre(measured, ten, verdict):
         (-5.0, 3, "not reproduced"),
         (5.0, 1, "not reproduced"),
         (0.0, 3, "undecided"),
-        (5.0, 4, "undecided: 3 nets have not converged"),
+        (5.0, 4, "undecided: 3 of 6 nets have not converged"),
     ],
 )
 def test_dropout_is_decided_by_the_gap_and_the_time(measured, gap, epochs, verdict):
@@ -312,6 +316,18 @@ def test_dropout_is_decided_by_the_gap_and_the_time(measured, gap, epochs, verdi
 
     (finding,) = measured("alexnet_dropout", figures).findings.values()
     assert finding.verdict == verdict
+
+
+def test_a_net_that_diverges_has_not_converged(measured):
+    """AlexNet §4.2: it says nothing of the time that dropout takes."""
+
+    def figures(arm: str, seed: int) -> dict:
+        wild = arm == "no dropout, constant rate" and seed == 1
+        found = alike(seed) | {"diverged": wild, "curve": [[1.0, 90.0], [2.0, 90.0]]}
+        return found | {GAP: found[GAP] + 5.0 * (arm == "no dropout")}
+
+    (finding,) = measured("alexnet_dropout", figures).findings.values()
+    assert finding.verdict.startswith("undecided: 1 of 6 nets have not converged")
 
 
 @pytest.mark.parametrize("points", [5.0, -5.0])
@@ -379,7 +395,7 @@ RESULT_OF_CIFAR = {
     "command": "",
     "commit": "",
     "machine": report.machine(),
-    "data": {"set": "CIFAR-10"},
+    "data": {"set": "CIFAR-10", "epochs": 0},
     "seeds": [0],
     "seconds": 1.0,
     "findings": {},
@@ -543,7 +559,8 @@ def test_features_are_compared_with_pixels(
     monkeypatch.setattr(alexnet_retrieval, "draw", lambda *_, **__: None)
     monkeypatch.setattr(Experiment, "train", lambda *_: None)
     result = run(monkeypatch, "alexnet_retrieval", out=tmp_path)
-    assert result.findings["AlexNet Figure 4"].verdict == verdict
+    judged = result.findings["AlexNet Figure 4"].verdict
+    assert judged == f"{verdict}; labels not judged"
 
 
 def test_the_nearest_are_those_at_the_least_distance():
@@ -650,6 +667,8 @@ def test_search(monkeypatch, tmp_path):
     assert cut["state"] == "FAIL"
     assert {name: first[name] for name in alexnet_search.PAPER} == alexnet_search.PAPER
     assert len(others) == 7
+    counted = [arm for arm, _ in tried if arm.startswith("trial 2")]
+    assert counted[-2:] == ["trial 2"] * 2  # by both that went on, for their seconds
     assert len({trial["rate"] for trial in [first, *others]}) == 8  # none twice
     whole = [t["error, %"] for t in result.arms["trials"] if t["state"] == "COMPLETE"]
     best = result.arms["settings"][1]
@@ -796,7 +815,7 @@ def test_the_ladder(monkeypatch, tmp_path):
     }
     assert set(found) == claims("cifar_ladder")
     for tag, finding in found.items():
-        assert finding.verdict.startswith("not tested")
+        assert finding.verdict == "not tested: the published error is CIFAR-10's"
         assert finding.published == dict(paper.claim(tag).published)
     centre, ten, nine = ({"mean": error} for error in (0.0, 0.3, 0.4))
     for percent in (13, 12, 11):
@@ -843,7 +862,7 @@ def test_an_arm_that_would_be_lost_is_told_before_training(monkeypatch, tmp_path
     options = Options(seeds=1, epochs=1, out=tmp_path)
     Experiment("cifar-80sec", options).finish({}, {again: []}, lambda *_: None)
     monkeypatch.setattr(Experiment, "arms", lambda *_: pytest.fail("trained"))
-    with pytest.raises(InputError, match="has cifar-80sec, compressed .* too"):
+    with pytest.raises(InputError, match="an arm, cifar-80sec, compressed .* lose"):
         climb(monkeypatch, "--nets", "cifar-80sec", *BRIEF, "--resume", out=tmp_path)
 
 
@@ -913,6 +932,14 @@ def test_what_counts_as_reproduced_on_the_ladder():
         ([28.5], "not reproduced"),
     ):
         assert cifar_ladder.judge(errors, 10_000, 26.0) == verdict, errors
+
+
+def test_what_cannot_test_a_claim_of_cifar10():
+    assert not_tested(Options(data="digits"), 140).startswith("not tested")
+    short = Options(data="cifar10", epochs=7)
+    assert not_tested(short, 140) == "not tested: 7 of 140 epochs"
+    for epochs in (0, 140):
+        assert not not_tested(Options(data="cifar10", epochs=epochs), 140)
 
 
 def test_schedules_are_scaled_as_a_whole():

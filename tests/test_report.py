@@ -16,7 +16,7 @@ RESULT = report.Result(
     command="python experiments/alexnet_relu.py",
     commit="0" * 40,
     machine=report.machine(),
-    data={"set": "digits"},
+    data={"set": "digits", "epochs": 0},
     seeds=[0, 1],
     seconds=1.5,
     findings={
@@ -98,13 +98,26 @@ def test_results_are_json_that_any_reader_takes(tmp_path):
     assert {"seconds", "arms"} < keys
 
 
-def test_a_difference_has_the_standard_error_of_two_samples():
-    """Welch's, as scipy computes its t."""
-    a, b = [30.0, 31.0, 32.5], [28.0, 28.5, 28.0]
-    found = report.difference([{"e": v} for v in a], [{"e": v} for v in b], "e")
-    t = scipy.stats.ttest_ind(a, b, equal_var=False).statistic
+def test_a_difference_has_the_standard_error_of_the_variance_within_arms():
+    """Student's t for two, as scipy computes it; of more, the mean square of its F."""
+    errors = {"a": [30.0, 31.0, 32.5], "b": [28.0, 28.5, 28.0], "c": [40.0, 40.1, 43.0]}
+    arms = {arm: [{"e": value} for value in values] for arm, values in errors.items()}
+    wild = [{"e": 90.0, "diverged": True}] * 3  # which says nothing of the others
+    two = {"a": arms["a"], "b": arms["b"], "wild": wild}
+    found = report.difference(two, "a", "b", "e")
+    t = scipy.stats.ttest_ind(errors["a"], errors["b"]).statistic
     assert found["mean"] / found["error"] == pytest.approx(t)
-    assert report.difference([{"e": 3.0}], [{"e": 1.0}], "e") == {"mean": 2.0}
+    means = [np.mean(values) for values in errors.values()]
+    within = (
+        3 * np.var(means, ddof=1) / scipy.stats.f_oneway(*errors.values()).statistic
+    )
+    found = report.difference(arms, "a", "b", "e")
+    assert found["error"] == pytest.approx(np.sqrt(within * 2 / 3))
+    found = report.difference(arms, ["a", "c"], "b", "e")
+    assert found["mean"] == pytest.approx((means[0] + means[2]) / 2 - means[1])
+    assert found["error"] == pytest.approx(np.sqrt(within * (1 / 6 + 1 / 3)))
+    one = {"a": [{"e": 3.0}], "b": [{"e": 1.0}]}
+    assert report.difference(one, "a", "b", "e") == {"mean": 2.0}
     assert report.estimate([1.0, 3.0]) == {"mean": 2.0, "error": 1.0}
 
 
