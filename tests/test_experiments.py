@@ -883,10 +883,15 @@ def test_images_that_were_compressed_once_more(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict"),
-    [(11.0, "reproduced"), (12.9, "undecided"), (15.0, "not reproduced")],
+    ("error", "epochs", "verdict"),
+    [
+        (11.0, 0, "reproduced"),
+        (12.9, 0, "undecided"),
+        (15.0, 0, "not reproduced"),
+        (11.0, 7, "not tested: 7 of 140 epochs"),
+    ],
 )
-def test_the_13_percent_net_with_normalisation(monkeypatch, error, verdict):
+def test_the_13_percent_net_with_normalisation(monkeypatch, error, epochs, verdict):
     """AlexNet §3.3 CIFAR-10: nothing else differs, and ten views decide."""
     plain, normalised = cifar_lrn.ARMS.values()
     assert normalised == switched(plain, lrn=True)
@@ -901,7 +906,7 @@ def test_the_13_percent_net_with_normalisation(monkeypatch, error, verdict):
     assert [row for row in more if row in rows] == list(rows)
     found = {}
     experiment = SimpleNamespace(
-        given=Options(data="cifar10"),
+        given=Options(data="cifar10", epochs=epochs),
         test=SimpleNamespace(count=10_000),
         arms=lambda runs, views: {
             arm: [{TEST: 50.0, MORE_VIEWS["ten"]: ten}]
