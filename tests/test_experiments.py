@@ -818,8 +818,8 @@ def test_the_ladder(monkeypatch, tmp_path):
         assert finding.verdict == "not tested: the published error is CIFAR-10's"
         assert finding.published == dict(paper.claim(tag).published)
     centre, ten, nine = ({"mean": error} for error in (0.0, 0.3, 0.4))
-    for percent in (13, 12, 11):
-        ours = found[f"cuda-convnet {percent}pct"].ours
+    for cropped in ("19pct translations", "13pct", "12pct", "11pct"):
+        ours = found[f"cuda-convnet {cropped}"].ours
         assert ours[TEST] == pytest.approx(ten)
         assert ours["test error of the centre, %"] == centre
         assert ours[MORE_VIEWS["nine"]] == pytest.approx(nine)
