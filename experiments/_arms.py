@@ -31,6 +31,7 @@ DIGITS_EPOCHS = 60  # an epoch of so few is 11 steps
 _, SMALL = RECIPES["alexnet-small"]  # the net of AlexNet's experiments
 TEST, TOP5, TRAINING = "test error, %", "top-5 test error, %", "training error, %"
 GAP = "test error above training error, points"
+CENTRE = "test error of the centre, %"  # of crops, beside those of more views
 MORE_VIEWS: dict[Views, str] = {
     "nine": "test error of nine views, %",
     "ten": "test error of ten views, %",

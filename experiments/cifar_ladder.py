@@ -41,6 +41,7 @@ from typing import Annotated, NamedTuple
 
 import tyro
 from _arms import (
+    CENTRE,
     MORE_VIEWS,
     TEST,
     Experiment,
@@ -110,7 +111,7 @@ def ours(figure: str, seeds: Seeds, share: float) -> dict[str, Value]:
     names = [name for name in (TEST, *MORE_VIEWS.values()) if name in seeds[0]]
     found = {name: spread([seed[name] for seed in seeds]) for name in names}
     if len(names) > 1:
-        found["test error of the centre, %"] = found[TEST]
+        found[CENTRE] = found[TEST]
     found[TEST] = found[figure]
     found["of the published schedule"] = {"mean": share}
     found["seconds of training"] = spread([seed["seconds"] for seed in seeds])
@@ -140,7 +141,8 @@ def climb(experiment: Experiment, jpeg: int) -> None:
         errors = [seed[figure] for seed in seeds]
         found = judge(errors, experiment.test.count, published)
         findings[tag] = figures, not_tested(given, run.epochs) or found
-    experiment.finish(findings, arms, curves())
+    drawn = curves(CENTRE if run.augment.crop else TEST)
+    experiment.finish(findings, arms, drawn)
 
 
 def draw(results: Mapping[str, Result], path: Path) -> None:

@@ -19,6 +19,7 @@ data and shorter runs cannot test it.
 import math
 
 from _arms import (
+    CENTRE,
     MORE_VIEWS,
     Experiment,
     Options,
@@ -53,8 +54,8 @@ def main() -> None:
     ours = {FIGURES[arm]: error for arm, error in errors.items()}
     ours["without minus with, points"] = gain
     found = not_tested(experiment.given, PLAIN.epochs) or verdict(gain)
-    drawn = curves("test error of the centre, %")
-    experiment.finish({"AlexNet §3.3 CIFAR-10": (ours, found)}, arms, drawn)
+    findings = {"AlexNet §3.3 CIFAR-10": (ours, found)}
+    experiment.finish(findings, arms, curves(CENTRE))
 
 
 if __name__ == "__main__":
