@@ -458,7 +458,7 @@ def test_a_result_is_not_replaced_by_a_lesser_one(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="alexnet_lrn.json holds an earlier result"):
         experiment.finish({}, {}, lambda *_: None)  # of a program that began before
     again = Options(seeds=1, epochs=2, out=tmp_path, resume=True)
-    with pytest.raises(InputError, match="alexnet_lrn.json has other too"):
+    with pytest.raises(InputError, match="alexnet_lrn.json has an arm, other, that"):
         Experiment("alexnet_lrn", again).finish(
             {}, {"paper": [{TEST: 2.0}]}, lambda *_: None
         )
@@ -597,7 +597,9 @@ def test_imagenet_on_a_small_folder(monkeypatch, tmp_path):
     assert 0 <= finding.ours["CNN, top-1"]["mean"] <= 100
     assert list(result.arms) == ["source, width 0.05, batch 8"]
     monkeypatch.setattr(sys, "argv", [*script, "--width", "0.1", "--resume"])
-    with pytest.raises(InputError, match="has source, width 0.05, batch 8 too"):
+    with pytest.raises(
+        InputError, match="has an arm, source, width 0.05, batch 8, that"
+    ):
         alexnet_imagenet.main()
 
 
