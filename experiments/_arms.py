@@ -368,9 +368,15 @@ def not_tested(given: Options, epochs: int) -> str:
 
 
 def worst(*verdicts: str) -> str:
-    """Of claims that have several parts: the weakest of them."""
+    """Of claims that have several parts: the weakest of them, and of equally weak ones
+    that which says why."""
     order = ("not reproduced", "undecided", "reproduced")
-    return min(verdicts, key=lambda found: order.index(found.split(":")[0]))
+
+    def strength(found: str) -> tuple[int, bool]:
+        head, why, _ = found.partition(":")
+        return order.index(head), not why
+
+    return min(verdicts, key=strength)
 
 
 def _title(result: report.Result) -> str:

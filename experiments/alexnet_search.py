@@ -3,10 +3,10 @@
 Optuna's tree-structured Parzen estimator over the rate, the weight decay, dropout, the
 width of the classifier, the crop, the colour noise and LRN's alpha. A trial trains by a
 short schedule, is tested on a tenth of the training images, which it does not see, and
-is stopped after two or four epochs if half of five or more that went to their end were
-better then. The best is trained again by the whole schedule, on all training images,
-beside the paper's settings with the same seeds; the test set is first looked at then.
-No claim of the paper.
+is stopped after two or four epochs if its lowest error is above the median, then, of
+five or more that went to their end. The best is trained again by the whole schedule, on
+all training images, beside the paper's settings with the same seeds; the test set is
+first looked at then. No claim of the paper.
 
 The study is a SQLite file beside the runs: a search that was cut short goes on with its
 trials, and `--resume --trials 60` adds more.
@@ -96,12 +96,12 @@ def brief(point: dict[str, Any], experiment: Experiment) -> Run:
     return replace(run, data=replace(run.data, held_out=held_out))
 
 
-def objective(trial: optuna.Trial, experiment: Experiment) -> float:
+def objective(trial: optuna.Trial, number: int, experiment: Experiment) -> float:
     """The error on the held-out images at the end of the short schedule, in %."""
     run = brief(suggest(trial), experiment)
     for epochs in RUNGS:
         try:
-            name = f"trial {trial.number}, {epochs} epochs"
+            name = f"trial {number}, {epochs} epochs"
             history = experiment.history(name, replace(run, epochs=epochs))
         except Diverged:
             raise optuna.TrialPruned from None
@@ -134,18 +134,17 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
         study.enqueue_trial(PAPER)
     for trial in begun:  # of a program that was killed
         again(study, trial.number, trial.params)
-    for trial in study.get_trials(states=ENDED):  # whose seconds and commits count
+    ended = study.get_trials(states=ENDED)
+    for number, trial in enumerate(ended):  # whose seconds and commits count
         if trial.last_step is not None:
             run = replace(brief(trial.params, experiment), epochs=trial.last_step)
-            experiment.history(f"trial {trial.number}", run)
-    while len(study.get_trials(deepcopy=False, states=ENDED)) < trials:
-        # Which point comes next depends on the trials before it alone.
-        study.sampler = optuna.samplers.TPESampler(
-            seed=len(study.trials), n_startup_trials=8
-        )
+            experiment.history(f"trial {number}", run)
+    for number in range(len(ended), trials):
+        # Which point comes next depends on the ended trials before it alone.
+        study.sampler = optuna.samplers.TPESampler(seed=number, n_startup_trials=8)
         trial = study.ask()
         try:
-            study.tell(trial, objective(trial, experiment))
+            study.tell(trial, objective(trial, number, experiment))
         except optuna.TrialPruned:
             study.tell(trial, state=State.PRUNED)
         except BaseException:
@@ -228,8 +227,8 @@ def main() -> None:
     arms["settings"] = [{"of": PAPERS} | PAPER, {"of": BEST} | study.best_params]
     arms["importance"] = [importance(study)]
     arms["trials"] = [
-        {"number": t.number, "error, %": t.value, "state": t.state.name} | t.params
-        for t in study.trials
+        {"number": number, "error, %": t.value, "state": t.state.name} | t.params
+        for number, t in enumerate(study.get_trials(states=ENDED))
     ]
     experiment.finish({}, arms, draw)
 

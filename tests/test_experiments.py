@@ -633,17 +633,17 @@ def test_the_figures_of_more_nets():
 
 
 def test_search(monkeypatch, tmp_path):
-    """The paper's settings first; a study that was cut short is gone on with."""
-    tried, cut_short = [], True
-    lock = tmp_path / "runs" / "alexnet_search" / "lock"
+    """The paper's settings first; a study that was cut short has the trials of one that
+    was not."""
+    tried, cut_short = [], {"trial 0, 2 epochs", "trial 6, 2 epochs"}
 
     def history(self, arm, run_):
-        nonlocal cut_short
         assert run_.data.held_out == 143  # a tenth of the digits, and no test image
+        lock = self.given.out / "runs" / "alexnet_search" / "lock"
         with lock.open() as file, pytest.raises(BlockingIOError):  # no other meanwhile
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if cut_short:
-            cut_short = False
+        if arm in cut_short:
+            cut_short.remove(arm)
             raise Stopped("", 130)
         tried.append((arm, run_.optim))
         rate, epochs = run_.optim.rate, range(1, run_.epochs + 1)
@@ -655,23 +655,26 @@ def test_search(monkeypatch, tmp_path):
         Experiment, "arms", lambda self, runs: {arm: [{TEST: 1.0}] for arm in runs}
     )
 
-    def search(trials: str, *more: str) -> report.Result:
+    def search(trials: str, *more: str, out: Path = tmp_path) -> report.Result:
         arguments = ("--trials", trials, *more)
-        return run(monkeypatch, "alexnet_search", *arguments, out=tmp_path)
+        return run(monkeypatch, "alexnet_search", *arguments, out=out)
 
     with pytest.raises(Stopped):
         search("3")
     search("3")
     search("5", "--resume")
+    with pytest.raises(Stopped):
+        search("8", "--resume")
     result = search("8", "--resume")
-    assert [arm for arm, _ in tried[:3]] == [f"trial 1, {n} epochs" for n in (2, 4, 9)]
-    cut, first, *others = result.arms["trials"]
-    assert cut["state"] == "FAIL"
+    assert [arm for arm, _ in tried[:3]] == [f"trial 0, {n} epochs" for n in (2, 4, 9)]
+    first, *others = result.arms["trials"]
     assert {name: first[name] for name in alexnet_search.PAPER} == alexnet_search.PAPER
     assert len(others) == 7
-    counted = [arm for arm, _ in tried if arm.startswith("trial 2")]
-    assert counted[-2:] == ["trial 2"] * 2  # by both that went on, for their seconds
+    counted = [arm for arm, _ in tried if arm.startswith("trial 1")]
+    assert counted[-3:] == ["trial 1"] * 3  # by all that went on, for their seconds
     assert len({trial["rate"] for trial in [first, *others]}) == 8  # none twice
+    straight = search("8", out=tmp_path / "straight")
+    assert result.arms["trials"] == straight.arms["trials"]
     whole = [t["error, %"] for t in result.arms["trials"] if t["state"] == "COMPLETE"]
     best = result.arms["settings"][1]
     assert 100 * abs(best["rate"] - 0.02) == pytest.approx(min(whole))
@@ -984,6 +987,7 @@ def test_runs_in_common_are_trained_once(tmp_path):
 def test_the_weakest_verdict_counts():
     assert worst("reproduced", "undecided", "reproduced") == "undecided"
     assert worst("undecided", "not reproduced") == "not reproduced"
+    assert worst("undecided", "undecided: why") == "undecided: why"
 
 
 @pytest.mark.parametrize("wrong", ["--seeds 0", "--devices 9", "--epochs -1"])
