@@ -368,15 +368,12 @@ def not_tested(given: Options, epochs: int) -> str:
 
 
 def worst(*verdicts: str) -> str:
-    """Of claims that have several parts: the weakest of them, and of equally weak ones
-    that which says why."""
+    """Of claims that have several parts: the weakest of them, with all its reasons."""
     order = ("not reproduced", "undecided", "reproduced")
-
-    def strength(found: str) -> tuple[int, bool]:
-        head, why, _ = found.partition(":")
-        return order.index(head), not why
-
-    return min(verdicts, key=strength)
+    parts = [found.partition(": ") for found in verdicts]
+    weakest = min((head for head, *_ in parts), key=order.index)
+    reasons = [why for head, _, why in parts if head == weakest and why]
+    return ": ".join([weakest, *filter(None, ["; ".join(dict.fromkeys(reasons))])])
 
 
 def _title(result: report.Result) -> str:

@@ -135,6 +135,8 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
     for trial in begun:  # of a program that was killed
         again(study, trial.number, trial.params)
     ended = study.get_trials(states=ENDED)
+    if len(ended) > trials:
+        raise InputError(f"--trials {trials}: {path} has {len(ended)}")
     for number, trial in enumerate(ended):  # whose seconds and commits count
         if trial.last_step is not None:
             run = replace(brief(trial.params, experiment), epochs=trial.last_step)

@@ -673,6 +673,8 @@ def test_search(monkeypatch, tmp_path):
     counted = [arm for arm, _ in tried if arm.startswith("trial 1")]
     assert counted[-3:] == ["trial 1"] * 3  # by all that went on, for their seconds
     assert len({trial["rate"] for trial in [first, *others]}) == 8  # none twice
+    with pytest.raises(InputError, match="--trials 7: .*alexnet_search.db has 8"):
+        search("7", "--resume")
     straight = search("8", out=tmp_path / "straight")
     assert result.arms["trials"] == straight.arms["trials"]
     whole = [t["error, %"] for t in result.arms["trials"] if t["state"] == "COMPLETE"]
@@ -987,7 +989,8 @@ def test_runs_in_common_are_trained_once(tmp_path):
 def test_the_weakest_verdict_counts():
     assert worst("reproduced", "undecided", "reproduced") == "undecided"
     assert worst("undecided", "not reproduced") == "not reproduced"
-    assert worst("undecided", "undecided: why") == "undecided: why"
+    reasons = "undecided", "reproduced: but", "undecided: a", "undecided: b"
+    assert worst(*reasons, "undecided: a") == "undecided: a; b"
 
 
 @pytest.mark.parametrize("wrong", ["--seeds 0", "--devices 9", "--epochs -1"])
