@@ -373,7 +373,7 @@ def worst(*verdicts: str) -> str:
     parts = [found.partition(": ") for found in verdicts]
     weakest = min((head for head, *_ in parts), key=order.index)
     reasons = [why for head, _, why in parts if head == weakest and why]
-    return ": ".join([weakest, *filter(None, ["; ".join(dict.fromkeys(reasons))])])
+    return f"{weakest}: {'; '.join(dict.fromkeys(reasons))}" if reasons else weakest
 
 
 def _title(result: report.Result) -> str:

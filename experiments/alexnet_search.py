@@ -130,13 +130,13 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
         begun = study.get_trials(states=(State.RUNNING,))
     except sqlalchemy.exc.DatabaseError as error:
         raise InputError(f"{path}: not a study: {error.args[0]}") from None
+    ended = study.get_trials(states=ENDED)
+    if len(ended) > trials:
+        raise InputError(f"--trials {trials}: {path} has {len(ended)}")
     if not study.trials:
         study.enqueue_trial(PAPER)
     for trial in begun:  # of a program that was killed
         again(study, trial.number, trial.params)
-    ended = study.get_trials(states=ENDED)
-    if len(ended) > trials:
-        raise InputError(f"--trials {trials}: {path} has {len(ended)}")
     for number, trial in enumerate(ended):  # whose seconds and commits count
         if trial.last_step is not None:
             run = replace(brief(trial.params, experiment), epochs=trial.last_step)
