@@ -16,6 +16,8 @@ trials, and `--resume --trials 60` adds more.
     python experiments/alexnet_search.py --data cifar10
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +37,7 @@ from _arms import (
     scaled,
     switched,
 )
+from optuna.exceptions import StorageInternalError
 
 from alexvgg_jax import report
 from alexvgg_jax.config import Augment, Run
@@ -112,30 +115,29 @@ def objective(trial: optuna.Trial, number: int, experiment: Experiment) -> float
     return error
 
 
-def search(experiment: Experiment, trials: int) -> optuna.Study:
-    """The study with so many trials, those that were cut short begun again."""
-    given = experiment.given
-    path = given.out / "alexnet_search.db"
+@contextlib.contextmanager
+def opened(path: Path, name: str) -> Iterator[optuna.Study]:
+    """The study of that name in a file. What SQLite cannot read or write there is one
+    line: it is no data base, or the disk is full."""
+    engine = {"poolclass": sqlalchemy.NullPool}  # leaves no file open
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
     try:
-        storage = optuna.storages.RDBStorage(
-            f"sqlite:///{path}",
-            engine_kwargs={"poolclass": sqlalchemy.NullPool},  # leaves no file open
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=engine)
+        yield optuna.create_study(
+            storage=storage, study_name=name, load_if_exists=True, pruner=pruner
         )
-        study = optuna.create_study(
-            storage=storage,
-            study_name=given.data,
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
-        )
-        begun = study.get_trials(states=(State.RUNNING,))
-    except sqlalchemy.exc.DatabaseError as error:
-        raise InputError(f"{path}: not a study: {error.args[0]}") from None
+    except (sqlalchemy.exc.DatabaseError, StorageInternalError) as error:
+        raise InputError(f"{path}: {(error.__cause__ or error).args[0]}") from None
+
+
+def search(study: optuna.Study, trials: int, experiment: Experiment) -> None:
+    """Go on to so many trials, those that were cut short begun again."""
     ended = study.get_trials(states=ENDED)
     if len(ended) > trials:
-        raise InputError(f"--trials {trials}: {path} has {len(ended)}")
+        raise InputError(f"--trials {trials}: the study has {len(ended)}")
     if not study.trials:
         study.enqueue_trial(PAPER)
-    for trial in begun:  # of a program that was killed
+    for trial in study.get_trials(states=(State.RUNNING,)):  # of a killed program
         again(study, trial.number, trial.params)
     for number, trial in enumerate(ended):  # whose seconds and commits count
         if trial.last_step is not None:
@@ -152,7 +154,6 @@ def search(experiment: Experiment, trials: int) -> optuna.Study:
         except BaseException:
             again(study, trial.number, trial.params)
             raise
-    return study
 
 
 def again(study: optuna.Study, number: int, point: dict[str, Any]) -> None:
@@ -219,8 +220,12 @@ def main() -> None:
         raise InputError(f"--trials {given.trials}: at least 2")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment("alexnet_search", given.shared)
-    with alone(given.shared.out / "runs" / "alexnet_search"):
-        study = search(experiment, given.trials)
+    out, name = given.shared.out, "alexnet_search"
+    with (
+        alone(out / "runs" / name),
+        opened(out / f"{name}.db", given.shared.data) as study,
+    ):
+        search(study, given.trials, experiment)
     if not study.get_trials(states=(State.COMPLETE,)):
         raise InputError(f"--trials {given.trials}: none of them came to its end")
     arms = experiment.arms({PAPERS: SMALL, BEST: run_of(study.best_params)})
