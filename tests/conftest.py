@@ -1,6 +1,10 @@
+import importlib
+import sys
 import tempfile
+from pathlib import Path
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -10,3 +14,46 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 COMPILED = tempfile.TemporaryDirectory()
 jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run an experiment's main with options, and read what it wrote."""
+    from alexvgg_jax import report
+
+    def result(name: str, *arguments: str, out: Path) -> report.Result:
+        script = f"experiments/{name}.py"
+        monkeypatch.setattr(sys, "argv", [script, *arguments, "--out", str(out)])
+        importlib.import_module(name).main()
+        return report.read(out / f"{name}.json")
+
+    return result
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Arms whose nets are built and not trained: the n-th of them has n% test error."""
+    from _arms import GAP, MORE_VIEWS, TEST, TOP5, TRAINING, Experiment
+
+    from alexvgg_jax.models import build
+
+    def seed(number: int, arm: int, views: tuple[str, ...]) -> dict:
+        curve = [[float(epoch), 50.0 / epoch + arm] for epoch in (1, 2, 3)]
+        return {
+            "seed": number,
+            "seconds": 1.0,
+            **dict.fromkeys((TEST, TOP5, TRAINING, GAP), arm + 0.1 * number),
+            **{MORE_VIEWS[kind]: arm + 0.1 * len(kind) for kind in views},
+            "curve": curve,
+            "training curve": curve,
+        }
+
+    def arms(self, runs, views=()):
+        found = {}
+        for number, (arm, run_) in enumerate(runs.items()):
+            size = run_.augment.crop or run_.data.size
+            build(run_.model.name, **{**run_.model.switches, "image_size": size})
+            found[arm] = [seed(n, number, views) for n in range(self.given.seeds)]
+        return found
+
+    monkeypatch.setattr(Experiment, "arms", arms)

@@ -93,14 +93,6 @@ def test_the_ledger_of_activations_computed_again():
     assert again - kept == 8 * (4 * 4 * 64 + 2 * 2 * 64 + 1024) // 2 * 4
 
 
-def test_filters_of_a_run(tmp_path):
-    small = ("--data.size", "16", "--epochs", "1", "--mesh.devices", "1")
-    folder, picture = str(tmp_path / "run"), tmp_path / "filters.png"
-    assert run("train", "digits", *small, "--out", folder).returncode == 0
-    assert str(picture) in run("filters", folder, "--out", str(picture)).stdout
-    assert picture.read_bytes()[:4] == b"\x89PNG"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -116,18 +108,34 @@ def test_filters_of_a_run(tmp_path):
         (("summary", "vgg-d", "--switches", "head"), "head needs a value"),
         (("train", "digits", "--model.switches", "remat", "true"), "--model.remat"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
-        (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
+        (("train", "digits", "--hosts", "2"), "all three"),
         (("eval", "nowhere"), "nowhere: no run there"),
         (("filters", "nowhere"), "nowhere: no run there"),
+    ],
+)
+def test_a_wrong_command_names_what_is_wrong(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["alexvgg_jax", *arguments])
+    with pytest.raises(SystemExit, match="1"), errors.one_line():
+        __main__.main()
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("summary", "resnet"), "unknown model 'resnet'"),
         (("ledger", "vgg-a", "--mesh.towers"), "--mesh.towers: vgg-a has one tower"),
         (("ledger", "vgg-a", "--batch", "3"), "--batch 3 does not divide"),
         (("ledger", "digits", "--accumulate", "0"), "--accumulate"),
+        (("train", "digits", "--data.name", "nowhere/at/all"), "nowhere/at/all"),
         (("train", "digits", "--mesh.devices", "4097"), "--mesh.devices 4097"),
         (("train", "digits", "--accumulate", "3"), "126 and 129 do"),
-        (("train", "digits", "--hosts", "2"), "all three"),
     ],
 )
-def test_a_wrong_command_is_one_line_that_names_what_is_wrong(arguments, message):
+def test_a_wrong_command_is_one_line_of_its_process(arguments, message):
     assert message in one_line(*arguments)
 
 
@@ -178,13 +186,15 @@ def test_out_of_memory_in_training_names_what_takes_less(monkeypatch):
         Train(Run())()
 
 
-def test_train_then_eval(tmp_path):
+def test_train_then_eval_and_filters(tmp_path):
     small = ("--data.size", "16", "--epochs", "1", "--mesh.devices", "1")
-    folder = str(tmp_path / "run")
+    folder, picture = str(tmp_path / "run"), tmp_path / "filters.png"
     trained = run("train", "digits", *small, "--out", folder)
     assert trained.returncode == 0, trained.stderr
     assert "epoch 1/1" in trained.stderr
     assert "top-1 error" in run("eval", folder).stdout
+    assert str(picture) in run("filters", folder, "--out", str(picture)).stdout
+    assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_switches_of_a_recipe_can_be_replaced():
