@@ -184,7 +184,7 @@ class Experiment:
         directory = self._folder(run) / f"seed{run.seed}"
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
         with alone(directory):
-            self._trained[directory] = 0.0
+            self._trained.setdefault(directory, 0.0)
             with self._signed(directory):
                 resume = (directory / folder.SETTINGS).exists()
                 trained = loop.train(run, directory, resume=resume)
@@ -262,9 +262,24 @@ class Experiment:
         if self.path.exists():
             self._check_earlier()  # again: another program may have written it
             self.check_arms(arms)
+        report.write(self._result(findings, arms), self.path)
+        result = report.read(self.path)  # what is drawn is what was written
+        draw(result, self.path.with_suffix(".png"))
+        beside = "the plot (.png)"
+        if findings:
+            report.write_table(report.tables(result), self.path.with_suffix(".txt"))
+            Console().print(report.tables(result))
+            beside = f"the table (.txt) and {beside}"
+        print(f"wrote {self.path}, and beside it {beside}")
+
+    def _result(
+        self,
+        findings: Mapping[str, tuple[dict[str, report.Value], str]],
+        arms: Mapping[str, Seeds],
+    ) -> report.Result:
         wild = [arm for arm, seeds in arms.items() if any(map(report.diverged, seeds))]
         but = f"; diverged: {'; '.join(wild)}" if wild else ""
-        result = report.Result(
+        return report.Result(
             name=self.name,
             command=report.command(),
             commit=", ".join(sorted(self._commits)),
@@ -285,15 +300,6 @@ class Experiment:
             },
             arms={arm: list(seeds) for arm, seeds in arms.items()},
         )
-        report.write(result, self.path)
-        result = report.read(self.path)  # what is drawn is what was written
-        draw(result, self.path.with_suffix(".png"))
-        beside = "the plot (.png)"
-        if findings:
-            report.write_table(report.tables(result), self.path.with_suffix(".txt"))
-            Console().print(report.tables(result))
-            beside = f"the table (.txt) and {beside}"
-        print(f"wrote {self.path}, and beside it {beside}")
 
 
 def newest_checkpoint(directory: Path) -> tuple[int, int] | None:
@@ -360,7 +366,8 @@ def each(arms: Mapping[str, Seeds], figure: str) -> dict[str, report.Value]:
 
 
 def not_tested(given: Options, epochs: int) -> str:
-    """Why nothing is said of a claim about CIFAR-10 and so many epochs, if it is so."""
+    """Why a claim about CIFAR-10, of a net that trains for so many epochs, is not
+    tested; nothing if it is."""
     if given.data != "cifar10":
         return "not tested: the published error is CIFAR-10's"
     if 0 < given.epochs < epochs:

@@ -9,7 +9,7 @@ eight test images: the five most probable labels of each, and its six nearest.
 
 Verdict: reproduced if the share of the same class is higher in the features than in the
 pixels by more than two standard errors, not reproduced if lower by as much, undecided
-between.
+between. Whether the labels are reasonable is for who looks at the plot.
 
     python experiments/alexnet_retrieval.py             # digits
     python experiments/alexnet_retrieval.py --data cifar10
@@ -197,7 +197,7 @@ def draw(result: Result, path: Path, data: str) -> None:
         "a test image, its most probable labels, the nearest training images in fc7 "
         "(red: the true class)"
     )
-    figure.savefig(path, dpi=120)
+    report.write_figure(figure, path)
 
 
 def main() -> None:

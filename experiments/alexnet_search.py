@@ -3,10 +3,10 @@
 Optuna's tree-structured Parzen estimator over the rate, the weight decay, dropout, the
 width of the classifier, the crop, the colour noise and LRN's alpha. A trial trains by a
 short schedule, is tested on a tenth of the training images, which it does not see, and
-is stopped after two or four epochs if its lowest error is above the median, then, of
-five or more that went to their end. The best is trained again by the whole schedule, on
-all training images, beside the paper's settings with the same seeds; the test set is
-first looked at then. No claim of the paper.
+is stopped after two or four epochs if its lowest error is above the median that the
+completed trials had by then, once there are five. The best is trained again by the
+whole schedule, on all training images, beside the paper's settings with the same seeds;
+the test set is first looked at then. No claim of the paper.
 
 The study is a SQLite file beside the runs: a search that was cut short goes on with its
 trials, and `--resume --trials 60` adds more.
@@ -135,16 +135,17 @@ def search(study: optuna.Study, trials: int, experiment: Experiment) -> None:
     ended = study.get_trials(states=ENDED)
     if len(ended) > trials:
         raise InputError(f"--trials {trials}: the study has {len(ended)}")
-    if not study.trials:
-        study.enqueue_trial(PAPER)
     for trial in study.get_trials(states=(State.RUNNING,)):  # of a killed program
-        again(study, trial.number, trial.params)
+        study.tell(trial.number, state=State.FAIL)
+    if not study.get_trials(states=(*ENDED, State.WAITING)):
+        study.enqueue_trial(PAPER)
     for number, trial in enumerate(ended):  # whose seconds and commits count
         if trial.last_step is not None:
             run = replace(brief(trial.params, experiment), epochs=trial.last_step)
             experiment.history(f"trial {number}", run)
     for number in range(len(ended), trials):
-        # Which point comes next depends on the ended trials before it alone.
+        # Which point comes next depends on the ended trials before it alone, so that
+        # of one that was cut short comes again.
         study.sampler = optuna.samplers.TPESampler(seed=number, n_startup_trials=8)
         trial = study.ask()
         try:
@@ -152,14 +153,8 @@ def search(study: optuna.Study, trials: int, experiment: Experiment) -> None:
         except optuna.TrialPruned:
             study.tell(trial, state=State.PRUNED)
         except BaseException:
-            again(study, trial.number, trial.params)
+            study.tell(trial, state=State.FAIL)
             raise
-
-
-def again(study: optuna.Study, number: int, point: dict[str, Any]) -> None:
-    """Try the point of a trial that was cut short once more."""
-    study.tell(number, state=State.FAIL)
-    study.enqueue_trial(point)
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
@@ -181,7 +176,7 @@ def draw(result: report.Result, path: Path) -> None:
     (importance,) = result.arms["importance"]
     least_first = dict(sorted(importance.items(), key=lambda item: item[1]))
     left.barh(list(least_first), list(least_first.values()), color="C0")
-    left.set(title="importance (fANOVA)", xlabel="of all settings' together")
+    left.set(title="importance (fANOVA)", xlabel="share of the explained variance")
     points = {
         state: [
             (t["number"], t["error, %"])
@@ -192,7 +187,7 @@ def draw(result: report.Result, path: Path) -> None:
     }
     for state, mark in (("COMPLETE", "k."), ("PRUNED", "x")):
         if points[state]:
-            label = "whole" if state == "COMPLETE" else "stopped early"
+            label = "completed" if state == "COMPLETE" else "stopped early"
             right.plot(*zip(*points[state], strict=True), mark, label=label)
     numbers, errors = zip(*points["COMPLETE"], strict=True)
     best = [min(errors[: i + 1]) for i in range(len(errors))]
@@ -207,7 +202,7 @@ def draw(result: report.Result, path: Path) -> None:
         for name, value in each(retrained(result.arms), TEST).items()
     )
     figure.suptitle("; ".join([result.data["set"], *tested]), fontsize="medium")
-    figure.savefig(path, dpi=150)
+    report.write_figure(figure, path)
 
 
 def retrained(arms: dict[str, Any]) -> dict[str, Any]:

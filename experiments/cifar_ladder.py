@@ -113,7 +113,7 @@ def ours(figure: str, seeds: Seeds, share: float) -> dict[str, Value]:
     if len(names) > 1:
         found[CENTRE] = found[TEST]
     found[TEST] = found[figure]
-    found["of the published schedule"] = {"mean": share}
+    found["of its schedule"] = {"mean": share}
     found["seconds of training"] = spread([seed["seconds"] for seed in seeds])
     return found
 
@@ -172,7 +172,7 @@ def draw(results: Mapping[str, Result], path: Path) -> None:
     axes.set_ylim(0, 1.1 * max(published + [v["mean"] for v in found.values()]))
     axes.legend(frameon=False, markerscale=0.5)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    report.write_figure(figure, path)
 
 
 def main() -> None:

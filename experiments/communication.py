@@ -171,7 +171,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         "batch",
         fontsize=9,
     )
-    figure.savefig(path, dpi=150)
+    report.write_figure(figure, path)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ jax.config.update("jax_compilation_cache_dir", COMPILED.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+# What the fixtures need is imported in them, after the configuration above.
 @pytest.fixture
 def run(monkeypatch):
     """Run an experiment's main with options, and read what it wrote."""

@@ -205,6 +205,7 @@ def test_fewer_epochs_of_a_run_are_another_run(monkeypatch, tmp_path):
 
 def test_every_commit_that_trained_is_kept(tmp_path):
     experiment = Experiment("x", Options(out=tmp_path))
+    experiment._commits = set()
     for commit, checkpoint, kept in (
         ("a", "", ""),  # nothing was saved
         ("b", "11", "b"),
@@ -218,6 +219,7 @@ def test_every_commit_that_trained_is_kept(tmp_path):
             saved = tmp_path / "checkpoints" / checkpoint
             saved.mkdir(parents=True, exist_ok=True)
         assert (tmp_path / "commit").read_text().split() == kept.split()
+    assert experiment._commits == {"b", "c"}
 
 
 def test_a_result_is_not_replaced_by_a_lesser_one(run, tmp_path):
@@ -247,7 +249,7 @@ def test_a_verdict_names_the_arms_that_diverged(tmp_path):
 
 
 def test_towers_and_their_filters(run, monkeypatch, folder):
-    """AlexNet §3.2, AlexNet Figure 3: four arms, and two panels of one net."""
+    """AlexNet §3.2, AlexNet Figure 3: two of its arms, and two panels of one net."""
     two = dict(list(alexnet_towers.ARMS.items())[::2])  # joined and half
     monkeypatch.setattr(alexnet_towers, "ARMS", two)
     result = run("alexnet_towers", *BRIEF, out=folder)

@@ -58,7 +58,7 @@ def test_the_ladder(climb, tmp_path):
     again = found["cuda-convnet 80sec"].ours["compressed once more, points"]
     assert again["mean"] == pytest.approx(1.0)  # the second arm less the first
     assert "error" in again and "error" not in eleven  # of one seed
-    schedule = found["cuda-convnet 11pct"].ours["of the published schedule"]
+    schedule = found["cuda-convnet 11pct"].ours["of its schedule"]
     assert schedule == {"mean": 60 / 450}  # on digits
     for name, seeds in (("cifar-80sec", 3), ("cifar-11pct", 1)):
         result = results[name]

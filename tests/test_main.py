@@ -113,11 +113,11 @@ def test_the_ledger_of_activations_computed_again():
         (("filters", "nowhere"), "nowhere: no run there"),
     ],
 )
-def test_a_wrong_command_names_what_is_wrong(arguments, message, monkeypatch, capsys):
+def test_a_wrong_command_names_what_is_wrong(arguments, message, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["alexvgg_jax", *arguments])
     with pytest.raises(SystemExit, match="1"), errors.one_line():
         __main__.main()
-    printed = capsys.readouterr()
+    printed = capfd.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1
     assert printed.out == ""

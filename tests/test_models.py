@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.extend.core import jaxprs_in_params
 
 from alexvgg_jax import paper
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.models import MODELS, Model, build
+from alexvgg_jax.models import MODELS, Model, build, layers
 from alexvgg_jax.models.layers import Conv, Dense, Dropout, Pool, SlidingDense
 
 KEY = jax.random.key(0)
@@ -292,6 +293,20 @@ def test_initialisation_of_variants(name, middle, hidden, one):
     ones = {row for row in rows if rows[row].bias == one}
     assert ones == {"conv2", "conv4", "conv5", "fc6", "fc7"}
     assert all(rows[row].bias == 0 for row in rows.keys() - ones)
+
+
+@pytest.mark.parametrize(
+    ("init", "flax"),
+    [
+        (0.01, nn.initializers.normal(0.01)),
+        ("glorot", nn.initializers.glorot_uniform()),
+    ],
+)
+@pytest.mark.parametrize("shape", [(11, 11, 3, 96), (5, 4), (4, 4, 3, 3, 8, 16)])
+def test_kernels_are_drawn_as_flax_draws_them(init, flax, shape):
+    """Of one key the same numbers, but for rounding."""
+    drawn = layers._draw(init, KEY, shape, jnp.float32)
+    np.testing.assert_allclose(drawn, flax(KEY, shape, jnp.float32), rtol=1e-6)
 
 
 def test_vgg_initialisation():

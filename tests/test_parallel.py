@@ -173,6 +173,16 @@ def test_each_tower_holds_half_of_every_kernel():
             assert shard == (*kernel[:-1], kernel[-1] // 2)
 
 
+def test_each_tower_draws_its_own_kernels():
+    """In half of the memory that one device needs for all."""
+    net, used = build("alexnet-small"), []
+    for given in (Mesh(devices=1), Mesh(devices=2, towers=True)):
+        split = param_shardings(net, make_mesh(given))
+        init = jax.jit(net.init, out_shardings=split).lower(jax.random.key(0))
+        used.append(init.compile().memory_analysis().temp_size_in_bytes)
+    assert used[1] < 0.6 * used[0]
+
+
 @pytest.mark.parametrize(
     "split", [Mesh(devices=4, towers=True), Mesh(devices=4, classifier=2)], ids=named
 )

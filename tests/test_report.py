@@ -118,6 +118,15 @@ def test_a_difference_has_the_standard_error_of_the_variance_within_arms():
     assert found["error"] == pytest.approx(np.sqrt(within * (1 / 6 + 1 / 3)))
     one = {"a": [{"e": 3.0}], "b": [{"e": 1.0}]}
     assert report.difference(one, "a", "b", "e") == {"mean": 2.0}
+    # Chance in all seeds is as sure as can be; in one, no error describes it.
+    sure = report.difference(two, "wild", "b", "e")["error"]
+    assert sure == report.difference(two, "a", "b", "e")["error"]
+    mixed = {**two, "a": [*arms["a"][:2], wild[0]]}
+    found = report.difference(mixed, "a", "b", "e")
+    assert found == {
+        "mean": pytest.approx(np.mean([30, 31, 90]) - np.mean(errors["b"]))
+    }
+    assert report.verdict(found).startswith("undecided: no standard error")
     assert report.estimate([1.0, 3.0]) == {"mean": 2.0, "error": 1.0}
 
 

@@ -16,8 +16,7 @@ from _arms import (
 from alexvgg_jax import loop, report
 from alexvgg_jax.errors import Diverged
 
-# experiment, claim, the arm that the claim says is worse, the paper's, by which figure;
-# our figure of the effect, and its sign if the claim is right
+# experiment, claim, the arm that the claim says is worse, the paper's, by which figure
 DECIDED = [
     ("lrn", "AlexNet §3.3", "without", "after the ReLU (paper)", TEST),
     ("pool", "AlexNet §3.4", "2/2", "3/2 (paper)", TEST),

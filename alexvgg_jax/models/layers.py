@@ -63,14 +63,15 @@ class _Parameters(nn.Module):
 
 
 def _draw(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -> Array:
-    """N(0, init^2) or Glorot's uniform, [..., inputs, outputs]. Drawn as a vector: the
-    same numbers, of which XLA compiles the program in 0.4 of the time (on CPU)."""
-    flat = (math.prod(shape),)
+    """N(0, init^2) or Glorot's uniform, [..., inputs, outputs]. Drawn as a matrix: the
+    same numbers, of which XLA compiles the program twice as fast (CPU); its columns,
+    that devices which split the outputs draw no more than their own."""
+    matrix = (math.prod(shape[:-1]), shape[-1])
     if init == "glorot":
         *window, inputs, outputs = shape
         limit = math.sqrt(6 / math.prod(window) / (inputs + outputs))
-        return jax.random.uniform(key, flat, dtype, -limit, limit).reshape(shape)
-    return init * jax.random.normal(key, flat, dtype).reshape(shape)
+        return limit * jax.random.uniform(key, matrix, dtype, -1).reshape(shape)
+    return init * jax.random.normal(key, matrix, dtype).reshape(shape)
 
 
 def parameters(
