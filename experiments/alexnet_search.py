@@ -171,12 +171,6 @@ def draw(result: report.Result, path: Path) -> None:
     from matplotlib.figure import Figure  # 0.5 s to import
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    (importance,) = result.arms["importance"]
-    least_first = dict(sorted(importance.items(), key=lambda item: item[1]))
-    left.barh(list(least_first), list(least_first.values()), color="C0")
-    left.set(title="importance (fANOVA)", xlabel="share of the explained variance")
     points = {
         state: [
             (t["number"], t["error, %"])
@@ -185,6 +179,13 @@ def draw(result: report.Result, path: Path) -> None:
         ]
         for state in ("COMPLETE", "PRUNED")
     }
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    (importance,) = result.arms["importance"]
+    least_first = dict(sorted(importance.items(), key=lambda item: item[1]))
+    left.barh(list(least_first), list(least_first.values()), color="C0")
+    title = f"importance (fANOVA of {len(points['COMPLETE'])} trials)"
+    left.set(title=title, xlabel="share of the explained variance")
     for state, mark in (("COMPLETE", "k."), ("PRUNED", "x")):
         if points[state]:
             label = "completed" if state == "COMPLETE" else "stopped early"
