@@ -32,7 +32,7 @@ from alexvgg_jax.config import Data
 from alexvgg_jax.data.batches import eval_batches
 from alexvgg_jax.data.sources import Source, open_source
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import Result, estimate, spread, verdict
+from alexvgg_jax.report import Result, estimate, spread, verdict, write_figure
 
 SHOWN, LABELS, NEAREST = 8, 5, 6  # test images, labels and neighbours in figure 4
 LAYER = "relu7"
@@ -197,7 +197,7 @@ def draw(result: Result, path: Path, data: str) -> None:
         "a test image, its most probable labels, the nearest training images in fc7 "
         "(red: the true class)"
     )
-    report.write_figure(figure, path)
+    write_figure(figure, path)
 
 
 def main() -> None:
