@@ -116,7 +116,8 @@ class Experiment:
         if self.path.exists():
             self._check_earlier()
         # Seeds and rates are arguments of one program, which is compiled once.
-        if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR
+        chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore  (environment)
+        if not chosen:
             jax.config.update("jax_compilation_cache_dir", str(self._runs / "compiled"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         self._trained: dict[Path, float] = {}  # folder -> seconds
