@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import json
+import resource
 
 import matplotlib.image
 import numpy as np
@@ -68,6 +69,25 @@ def test_a_plot_is_drawn(tmp_path):
     path = tmp_path / "plot.png"
     report.plot_curves(curves, path, title="t", x="epochs", y="error", level=25.0)
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_a_full_disk_leaves(tmp_path):
+    """The plot and the table that were there, and nothing half-written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    curve = report.Curve("relu", "-", [[(0.0, 90.0), (1.0, 30.0)]])
+    plot, table = tmp_path / "it.png", tmp_path / "it.txt"
+    for path in (plot, table):
+        path.write_text("earlier")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # bytes a file
+    try:
+        with pytest.raises(OSError, match="it.png: File too large"):
+            report.plot_curves([curve], plot, title="t", x="epochs", y="error")
+        with pytest.raises(OSError, match="it.txt: File too large"):
+            report.write_table(report.tables(RESULT), table)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"earlier"}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_filters_of_two_towers_are_two_panels(tmp_path):
