@@ -135,8 +135,6 @@ def search(study: optuna.Study, trials: int, experiment: Experiment) -> None:
     ended = study.get_trials(states=ENDED)
     if len(ended) > trials:
         raise InputError(f"--trials {trials}: the study has {len(ended)}")
-    for trial in study.get_trials(states=(State.RUNNING,)):  # of a killed program
-        study.tell(trial.number, state=State.FAIL)
     if not study.get_trials(states=(*ENDED, State.WAITING)):
         study.enqueue_trial(PAPER)
     for number, trial in enumerate(ended):  # whose seconds and commits count
@@ -152,9 +150,6 @@ def search(study: optuna.Study, trials: int, experiment: Experiment) -> None:
             study.tell(trial, objective(trial, number, experiment))
         except optuna.TrialPruned:
             study.tell(trial, state=State.PRUNED)
-        except BaseException:
-            study.tell(trial, state=State.FAIL)
-            raise
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
