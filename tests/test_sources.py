@@ -415,13 +415,27 @@ def test_held_out_images_are_spread_over_the_training_set():
 
 
 def test_images_can_be_compressed_once_more():
-    plain = open_source(Data("digits"), "test").fetch(np.arange(20))[0]
+    original = open_source(Data("digits"), "test").fetch(np.arange(20))[0]
     errors = []
     for quality in (95, 30):
         source = open_source(Data("digits", jpeg=quality), "test")
         assert str(quality) in source.about
         again = source.fetch(np.arange(20))[0]
-        errors.append(np.abs(again.astype(float) - plain).mean())
+        errors.append(np.abs(again.astype(float) - original).mean())
     assert 0 < errors[0] < errors[1] < 20
     with pytest.raises(InputError, match="--data.jpeg 101"):
         open_source(Data("digits", jpeg=101), "test")
+
+
+def test_a_jpeg_loses_half_as_much_again(tmp_path):
+    """On the same blocks it would lose less than a third."""
+    noise = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    photo = cv2.blur(noise, (9, 9))
+    save(tmp_path / "train" / "a" / "1.jpg", encoded(photo, ".jpg"))  # at quality 95
+    sources = (
+        open_source(Data(str(tmp_path), size=32, jpeg=quality), "train")
+        for quality in (0, 95)
+    )
+    once, again = (everything(source)[0][0] for source in sources)
+    lost, lost_again = np.std(photo - 1.0 * once), np.std(once - 1.0 * again)
+    assert lost / 2 < lost_again < lost
