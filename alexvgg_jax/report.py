@@ -50,7 +50,7 @@ class Result:
     name: str  # of its files
     command: str
     commit: str  # of the code that trained and judged; more than one if it changed
-    machine: dict[str, Any]
+    machine: dict[str, Any]  # that wrote the result; earlier runs may be another's
     data: dict[str, Any]
     seeds: list[int]
     seconds: float  # of training, all arms and seeds
@@ -494,8 +494,9 @@ def _about(result: Result) -> str:
     )
     return (
         f"{result.data['set']}, {seeds} seed{'s' * (seeds > 1)}, "
-        f"{result.seconds:,.0f} s of training on {result.machine['processor']}, "
-        f"{result.machine['devices']}, {cores} core{'s' * (cores > 1)}; commit "
+        f"{result.seconds:,.0f} s of training; written on a machine of "
+        f"{result.machine['processor']}, {result.machine['devices']}, {cores} "
+        f"core{'s' * (cores > 1)}; commit "
         f"{', '.join(commits)}."
     )
 

@@ -305,7 +305,7 @@ def test_initialisation_of_variants(name, middle, hidden, one):
 @pytest.mark.parametrize("shape", [(11, 11, 3, 96), (5, 4), (4, 4, 3, 3, 8, 16)])
 def test_kernels_are_drawn_as_flax_draws_them(init, flax, shape):
     """Of one key the same numbers, but for rounding."""
-    drawn = layers._draw(init, KEY, shape, jnp.float32)
+    drawn = layers.draw_kernel(init, KEY, shape, jnp.float32)
     np.testing.assert_allclose(drawn, flax(KEY, shape, jnp.float32), rtol=1e-6)
 
 

@@ -62,7 +62,7 @@ class _Parameters(nn.Module):
         return kernel, self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
 
 
-def _draw(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -> Array:
+def draw_kernel(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -> Array:
     """N(0, init^2) or Glorot's uniform, [..., inputs, outputs]. Drawn as a matrix: the
     same numbers, of which XLA compiles the program twice as fast (CPU); its columns,
     that devices which split the outputs draw no more than their own."""
@@ -79,7 +79,7 @@ def parameters(
 ) -> tuple[Array, Array]:
     """The row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias:
     float32, and as the input where they are used."""
-    draw = functools.partial(_draw, row.init)
+    draw = functools.partial(draw_kernel, row.init)
     constant = nn.initializers.constant(row.bias)
     drawn = _Parameters(kernel, draw, bias, constant, name=row.name)()
     drawn_kernel, drawn_bias = drawn
