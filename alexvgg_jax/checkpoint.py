@@ -14,6 +14,8 @@ from alexvgg_jax.mesh import all_devices
 
 T = TypeVar("T")
 
+FULL = "No space left on device"
+
 # Orbax logs the tracebacks of the errors that it also raises.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
@@ -40,6 +42,10 @@ class Checkpoints:
 
         Raises OSError, and keeps the checkpoints from before, if the disk is full.
         """
+        # Of a disk that fills up underneath it, tensorstore prints tracebacks for long.
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if shutil.disk_usage(self._directory).free < size:
+            raise OSError(f"{self._directory}: cannot save: {FULL}")
         if step in self._manager.all_steps():  # an epoch ended without another step
             self._manager.delete(step)
         try:
@@ -53,8 +59,7 @@ class Checkpoints:
         except (ValueError, OSError) as error:  # tensorstore's errors are ValueErrors
             for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
-            full = "No space left on device"
-            reason = full if full in str(error) else str(error).splitlines()[0]
+            reason = FULL if FULL in str(error) else str(error).splitlines()[0]
             raise OSError(f"{self._directory}: cannot save: {reason}") from None
         if not saved:
             raise OSError(f"{self._directory}: orbax did not save step {step}")

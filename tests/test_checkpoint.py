@@ -85,6 +85,17 @@ def test_a_disk_that_is_full_is_one_line_and_keeps_what_was_there(
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
+def test_what_the_disk_has_no_room_for_is_not_begun(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    with opened(tmp_path) as checkpoints:
+        size = sum(leaf.nbytes for leaf in state(2.0).values())
+        usage = shutil.disk_usage(tmp_path)._replace(free=size - 1)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(OSError, match="No space left on device$"):
+            checkpoints.save(2, state(2.0), {})
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
 def test_another_shape_is_one_line_that_names_the_folder(tmp_path):
     save(tmp_path, 1)
     with pytest.raises(InputError) as error:
