@@ -224,6 +224,7 @@ def _result(fields: Any, path: Path) -> Result:
         for tag in findings:
             paper.claim(tag)
         result.data["epochs"]
+        [dict(seed) for seeds in result.arms.values() for seed in seeds]
         _section(result, ())  # what is there must be what can be shown
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not an experiment's result: {error!r}") from None
@@ -231,12 +232,14 @@ def _result(fields: Any, path: Path) -> Result:
 
 
 def read_all(folder: Path) -> dict[str, Result]:
-    """The results of experiments in a folder, by name; benchmarks have no findings.
-    InputError if a file is damaged, or if two have found something about one claim."""
+    """The results of experiments in a folder, by name; benchmarks have neither findings
+    nor arms. InputError if a file is damaged, or if two have found something about one
+    claim."""
     results: dict[str, Result] = {}
+    found = {"findings", "arms"}
     for path in sorted(folder.glob("*.json")):
         fields = _json(path)
-        if isinstance(fields, dict) and "findings" not in fields:
+        if isinstance(fields, dict) and fields and not found & fields.keys():
             continue
         result = _result(fields, path)
         for name, other in results.items():
@@ -451,9 +454,14 @@ def page(
         "experiment of seven arms once in 15, for all arms tell how much seeds differ; "
         "by the mean of three pairs, or of three seeds against a published figure, "
         "once in 5. Experiments with the same net in common share its runs, and so its "
-        "luck and its seconds. A ± without s.e. is the deviation over seeds. Seconds "
+        "luck and its seconds, if they ran by the same code on one machine; others "
+        "round differently, and the same seed ends elsewhere. A ± without s.e. is the "
+        "deviation over seeds (of averaged nets, over the choices of them). Seconds "
         "are of training, added up over runs that may have shared the machine with "
         "others.",
+        "",
+        "What is not run fills its row with the data of its claim (`--data cifar10`; "
+        "the ladder's with one of its `--nets` too) and `--out experiments/results`.",
         "",
         "| claim | | published | ours | data | verdict | seconds |",
         "|---|---|---|---|---|---|---:|",

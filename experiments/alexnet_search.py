@@ -2,11 +2,12 @@
 
 Optuna's tree-structured Parzen estimator over the rate, the weight decay, dropout, the
 width of the classifier, the crop, the colour noise and LRN's alpha. A trial trains by a
-short schedule, is tested on a tenth of the training images, which it does not see, and
-is stopped after two or four epochs if its lowest error is above the median that the
-completed trials had by then, once there are five. The best is trained again by the
-whole schedule, on all training images, beside the paper's settings with the same seeds;
-the test set is first looked at then. No claim of the paper.
+short schedule (nine epochs, whatever --epochs), is tested on a tenth of the training
+images, which it does not see, and is stopped after two or four epochs if its lowest
+error is above the median that the completed trials had by then, once there are five.
+The best is trained again by the whole schedule (or --epochs), on all training images,
+beside the paper's settings with the same seeds; the test set is first looked at then.
+No claim of the paper.
 
 The study is a SQLite file beside the runs: a search that was cut short goes on with its
 trials, and `--resume --trials 60` adds more.

@@ -1,6 +1,7 @@
 """AlexNet §3.2: two GPUs' towers have lower errors than one with half the kernels.
 
-AlexNet Figure 3: the first layer's kernels specialise, a tower in colour, one in none.
+AlexNet Figure 3: the first layer's kernels specialise, a tower in colour, one in none,
+"during every run".
 
 `alexnet-small` in two towers that are joined at conv3 and behind it, as in the paper;
 in two that never talk before fc8 (the program's net 150); one GPU with half the kernels

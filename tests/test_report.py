@@ -233,6 +233,12 @@ def test_a_file_that_holds_no_result_is_named(tmp_path):
         report.write_json(fields, path)
         with pytest.raises(InputError, match="broken.json: not an experiment's result"):
             report.read_all(tmp_path)
+    whole = dataclasses.asdict(RESULT)
+    without = {key: value for key, value in whole.items() if key != "findings"}
+    for wrong in (without, {}, whole | {"arms": []}, whole | {"arms": {"relu": [5]}}):
+        report.write_json(wrong, path)
+        with pytest.raises(InputError, match="broken.json: not an experiment's result"):
+            report.read_all(tmp_path)
     path.write_text('{"name": "a benchmark"}')
     assert report.read_all(tmp_path) == {}
 
