@@ -127,6 +127,11 @@ def verdict(effect: Value, above: float = 0.0) -> str:
     return "undecided"
 
 
+def untested(verdict: str) -> bool:
+    """Does the verdict say that the claim was not tested?"""
+    return verdict.startswith("not tested")
+
+
 def machine() -> dict[str, Any]:
     """The hardware and software that this program runs on."""
     devices = jax.devices()
@@ -273,8 +278,7 @@ def figures(finding: Finding) -> list[tuple[str, str, str, str]]:
     for name in finding.published | finding.ours:
         published, ours = finding.published.get(name), finding.ours.get(name)
         gap = "-"
-        tested = not finding.verdict.startswith("not tested")
-        if ours is not None and published is not None and tested:
+        if ours is not None and published is not None and not untested(finding.verdict):
             gap = f"{ours['mean'] - published:+.2f}"
         theirs = "-" if published is None else f"{published:,.10g}"
         rows.append((name, theirs, show(ours), gap))

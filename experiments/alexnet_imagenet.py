@@ -75,7 +75,7 @@ def judge(work: loop.Work, ours: dict[str, Value], published: dict) -> str:
 
 def main() -> None:
     given = options(__doc__, ImageNetOptions())
-    experiment = Experiment(f"alexnet_imagenet_{given.year}", given.shared)
+    experiment = Experiment(f"alexnet_imagenet_{given.year}", given.shared, EPOCHS)
     _, recipe = RECIPES[f"alexnet-{given.schedule}"]
     recipe = replace(switched(recipe, width=given.width), batch=given.batch)
     seeds, predicted = [], []

@@ -149,7 +149,7 @@ def draw(result: Result, path: Path) -> None:
 def main() -> None:
     given = options(__doc__, Options())
     given = replace(given, epochs=given.epochs or EPOCHS)
-    experiment = Experiment("alexnet_relu", given)
+    experiment = Experiment("alexnet_relu", given, EPOCHS)
     classes = len(experiment.source.classes)
     arms: dict[str, list[Figures]] = {}
     for activation in STYLES:

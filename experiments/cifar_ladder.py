@@ -49,13 +49,13 @@ from _arms import (
     Experiment,
     Options,
     curves,
-    not_tested,
+    not_cifar10,
     options,
     scaled,
 )
 
 from alexvgg_jax import paper, report
-from alexvgg_jax.config import RECIPES
+from alexvgg_jax.config import RECIPES, Run
 from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.report import (
     Result,
@@ -120,11 +120,17 @@ def ours(figure: str, seeds: Seeds, share: float) -> dict[str, Value]:
     return found
 
 
+def shortened(net: str) -> Run:
+    """The net's recipe, by its factor."""
+    _, recipe = RECIPES[net]
+    return scaled(recipe, round(recipe.epochs * FACTORS.get(net, 1.0)))
+
+
 def climb(experiment: Experiment, jpeg: int) -> None:
     """Train the net that the experiment is named after, and write its result."""
     name, given = experiment.name, experiment.given
     _, recipe = RECIPES[name]
-    run = scaled(recipe, round(recipe.epochs * FACTORS.get(name, 1.0)))
+    run = shortened(name)
     runs = {name: run}
     again = f"{name}, compressed once more at {jpeg}"
     if jpeg:
@@ -142,7 +148,7 @@ def climb(experiment: Experiment, jpeg: int) -> None:
             figures["compressed once more, points"] = costs
         errors = [seed[figure] for seed in seeds]
         found = judge(errors, experiment.test.count, published)
-        findings[tag] = figures, not_tested(given, run.epochs) or found
+        findings[tag] = figures, not_cifar10(given) or found
     drawn = curves(CENTRE if run.augment.crop else TEST)
     experiment.finish(findings, arms, drawn)
 
@@ -187,7 +193,10 @@ def main() -> None:
     if not 0 <= given.jpeg <= 100:
         raise InputError(f"--jpeg {given.jpeg}: from 1 to 100, or 0 for not")
     shared, once = given.shared, replace(given.shared, seeds=1)
-    experiments = [Experiment(net, once if net in ONCE else shared) for net in nets]
+    experiments = [
+        Experiment(net, once if net in ONCE else shared, shortened(net).epochs)
+        for net in nets
+    ]
     report.read_all(shared.out)  # says now what it cannot read
     path = shared.out / "cifar_ladder.png"
     for experiment in experiments:

@@ -24,7 +24,7 @@ from _arms import (
     Experiment,
     Options,
     curves,
-    not_tested,
+    not_cifar10,
     options,
     switched,
 )
@@ -44,7 +44,9 @@ TEN = MORE_VIEWS["ten"]
 
 
 def main() -> None:
-    experiment = Experiment("cifar_lrn", options(__doc__, Options(seeds=1)))
+    experiment = Experiment(
+        "cifar_lrn", options(__doc__, Options(seeds=1)), PLAIN.epochs
+    )
     arms = experiment.arms(ARMS, ("ten",))
     errors = {arm: spread([seed[TEN] for seed in seeds]) for arm, seeds in arms.items()}
     gain = difference(arms, WITHOUT, WITH, TEN)
@@ -53,7 +55,7 @@ def main() -> None:
         gain["error"] = math.hypot(*each)
     ours = {FIGURES[arm]: error for arm, error in errors.items()}
     ours["without minus with, points"] = gain
-    found = not_tested(experiment.given, PLAIN.epochs) or verdict(gain)
+    found = not_cifar10(experiment.given) or verdict(gain)
     findings = {"AlexNet §3.3 CIFAR-10": (ours, found)}
     experiment.finish(findings, arms, curves(CENTRE))
 

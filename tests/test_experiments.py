@@ -23,7 +23,6 @@ from _arms import (
     Experiment,
     Options,
     alone,
-    not_tested,
     scaled,
     switched,
 )
@@ -240,7 +239,7 @@ def test_a_result_is_not_replaced_by_a_lesser_one(run, tmp_path):
 
 def test_a_verdict_names_the_arms_that_diverged(tmp_path):
     """AlexNet §3.4: chance is no error of a net."""
-    experiment = Experiment("x", Options(seeds=1, epochs=1, out=tmp_path))
+    experiment = Experiment("x", Options(seeds=1, out=tmp_path))
     arms = {"3/2": [{TEST: 1.0}], "2/2": [{TEST: 90.0, "diverged": True}]}
     found = {"AlexNet §3.4": ({}, "reproduced")}
     experiment.finish(found, arms, lambda *_: None)
@@ -254,7 +253,7 @@ def test_towers_and_their_filters(run, monkeypatch, folder):
     monkeypatch.setattr(alexnet_towers, "ARMS", two)
     result = run("alexnet_towers", *BRIEF, out=folder)
     assert set(result.findings) == {"AlexNet §3.2", "AlexNet Figure 3"}
-    assert result.findings["AlexNet Figure 3"].verdict == "undecided: one seed"
+    assert result.findings["AlexNet Figure 3"].verdict == "not tested: 1 of 60 epochs"
     assert (folder / "alexnet_towers_filters.png").exists()
 
 
@@ -271,6 +270,7 @@ def test_the_colour_of_towers():
     assert alexnet_towers.judge([99.0, 96.0]) == "reproduced"
     assert alexnet_towers.judge([99.0, 50.0]) == "undecided"
     assert alexnet_towers.judge([10.0, 50.0]) == "not reproduced"
+    assert alexnet_towers.judge([99.0]) == "undecided: one seed"
 
 
 def test_the_average_of_nets(run, folder):
@@ -454,12 +454,16 @@ def test_iterations_to_converge():
     assert alexnet_dropout.ratio(fast, slow) == 0.5
 
 
-def test_what_cannot_test_a_claim_of_cifar10():
-    assert not_tested(Options(data="digits"), 140).startswith("not tested")
-    short = Options(data="cifar10", epochs=7)
-    assert not_tested(short, 140) == "not tested: 7 of 140 epochs"
-    for epochs in (0, 140):
-        assert not not_tested(Options(data="cifar10", epochs=epochs), 140)
+@pytest.mark.parametrize(("epochs", "tested"), [(0, True), (60, True), (59, False)])
+def test_fewer_epochs_test_no_claim(tmp_path, epochs, tested):
+    """AlexNet §3.4: not by the digits' own number of them."""
+    experiment = Experiment("x", Options(seeds=1, epochs=epochs, out=tmp_path))
+    found = {"AlexNet §3.4": ({}, "reproduced")}
+    experiment.finish(found, {"3/2": [{TEST: 1.0}]}, lambda *_: None)
+    (finding,) = report.read(experiment.path).findings.values()
+    assert finding.verdict == (
+        "reproduced" if tested else "not tested: 59 of 60 epochs"
+    )
 
 
 def test_schedules_are_scaled_as_a_whole():
