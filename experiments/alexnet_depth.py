@@ -8,7 +8,7 @@ too, is measured beside them; the claim is about convolutions.
 
 Verdict: reproduced if the test error of every one of the four is higher than that of
 the whole net by more than two standard errors, not reproduced if that of any is lower
-by as much, undecided between.
+by as much, undecided between; it names the layers that make it so.
 
     python experiments/alexnet_depth.py                 # digits
     python experiments/alexnet_depth.py --data cifar10
@@ -41,7 +41,10 @@ def main() -> None:
         **{f"without {layer}, points": points for layer, points in lost.items()},
         **each(arms, TEST),
     }
-    found = worst(*(verdict(lost[layer]) for layer in MIDDLE))
+    verdicts = {layer: verdict(lost[layer]) for layer in MIDDLE}
+    found = worst(*verdicts.values())
+    if ":" not in found:
+        found += ": without " + ", ".join(k for k, v in verdicts.items() if v == found)
     experiment.finish({"AlexNet §7": (ours, found)}, arms, bars(TEST))
 
 

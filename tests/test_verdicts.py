@@ -175,7 +175,11 @@ def test_biases_are_decided_early(measured, points):
 
 @pytest.mark.parametrize(
     ("conv5", "verdict"),
-    [(5.0, "reproduced"), (0.0, "undecided"), (-5.0, "not reproduced")],
+    [
+        (5.0, "reproduced: without conv2, conv3, conv4, conv5"),
+        (0.0, "undecided: without conv5"),
+        (-5.0, "not reproduced: without conv5"),
+    ],
 )
 def test_every_middle_convolution_must_count(measured, conv5, verdict):
     """AlexNet §7: one that does not decides, and fc6 and fc7 decide nothing."""
