@@ -377,11 +377,9 @@ def each(arms: Mapping[str, Seeds], figure: str) -> dict[str, report.Value]:
 
 def not_cifar10(given: Options) -> str:
     """Why a claim about CIFAR-10 is not tested on these data; nothing if it is."""
-    return (
-        ""
-        if given.data == "cifar10"
-        else "not tested: the published error is CIFAR-10's"
-    )
+    if given.data == "cifar10":
+        return ""
+    return "not tested: the published error is CIFAR-10's"
 
 
 def worst(*verdicts: str) -> str:

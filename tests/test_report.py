@@ -2,6 +2,8 @@ import dataclasses
 import io
 import json
 import resource
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
@@ -234,13 +236,27 @@ def test_a_file_that_holds_no_result_is_named(tmp_path):
         with pytest.raises(InputError, match="broken.json: not an experiment's result"):
             report.read_all(tmp_path)
     whole = dataclasses.asdict(RESULT)
+    report.write_json(whole, path)
+    assert report.read_all(tmp_path) == {"broken": RESULT}
     without = {key: value for key, value in whole.items() if key != "findings"}
-    for wrong in (without, {}, whole | {"arms": []}, whole | {"arms": {"relu": [5]}}):
+    for wrong in (without, {}):
         report.write_json(wrong, path)
         with pytest.raises(InputError, match="broken.json: not an experiment's result"):
             report.read_all(tmp_path)
     path.write_text('{"name": "a benchmark"}')
     assert report.read_all(tmp_path) == {}
+
+
+@pytest.mark.parametrize("arms", [[], {"relu": [5]}])
+def test_arms_that_are_none_are_no_result(tmp_path, arms):
+    """In a program of its own: the tests' type checker would refuse them as well."""
+    path = tmp_path / "broken.json"
+    report.write_json(dataclasses.asdict(RESULT) | {"arms": arms}, path)
+    reads = "import pathlib, sys, alexvgg_jax.report as report\n"
+    reads += "report.read(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", reads, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=report.ROOT)
+    assert "broken.json: not an experiment's result" in done.stderr
 
 
 def test_a_claim_has_one_result(tmp_path):
