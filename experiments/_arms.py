@@ -119,6 +119,10 @@ class Experiment:
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
+        try:
+            self._runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {given.out}: {error.strerror}") from None
         if self.path.exists():
             self._check_earlier()
         # Seeds and rates are arguments of one program, which is compiled once.
@@ -286,6 +290,11 @@ class Experiment:
     ) -> report.Result:
         wild = [arm for arm, seeds in arms.items() if any(map(report.diverged, seeds))]
         but = f"; diverged: {'; '.join(wild)}" if wild else ""
+
+        def judged(verdict: str) -> str:
+            short = "" if report.untested(verdict) else self._short
+            return (short or verdict) + but
+
         return report.Result(
             name=self.name,
             command=report.command(),
@@ -301,10 +310,7 @@ class Experiment:
             seconds=round(sum(self._trained.values(), 0.0), 1),
             findings={
                 tag: report.Finding(
-                    dict(paper.claim(tag).published),
-                    ours,
-                    (verdict if report.untested(verdict) else self._short or verdict)
-                    + but,
+                    dict(paper.claim(tag).published), ours, judged(verdict)
                 )
                 for tag, (ours, verdict) in findings.items()
             },

@@ -2,10 +2,11 @@
 
 For every test image, the six training images at the least Euclidean distance in the
 features of fc7 of `alexnet-small`. The figure is how many of the six have the test
-image's class, beside how many of the six nearest in raw pixels have it. "At the pixel
-level" the six of fc7 "are generally not close": how many of all training images are
-closer is measured too, of which half would be chance. The plot is the paper's, for
-eight test images: the five most probable labels of each, and its six nearest.
+image's class, beside those of the six nearest in raw pixels, and in fc7 before the net
+is trained. "At the pixel level" the six of fc7 "are generally not close": how many of
+all training images are closer is measured too, of which half would be chance. The plot
+is the paper's, for eight test images: the five most probable labels of each, and its
+six nearest.
 
 Verdict: reproduced if the share of the same class is higher in the features than in the
 pixels by more than two standard errors, not reproduced if lower by as much, undecided
@@ -37,6 +38,7 @@ from alexvgg_jax.report import Result, estimate, spread, verdict, write_figure
 SHOWN, LABELS, NEAREST = 8, 5, 6  # test images, labels and neighbours in figure 4
 LAYER = "relu7"
 SAME = "of the six nearest in fc7, same class, %"
+SAME_UNTRAINED = "of the six nearest in fc7 before training, same class, %"
 SAME_PIXELS = "of the six nearest in pixels, same class, %"
 CLOSER = "training images closer in pixels than those in fc7, %"
 
@@ -119,7 +121,9 @@ def neighbours(trained: loop.Trained) -> Neighbours:
 
 def measure(trained: loop.Trained, found: Neighbours) -> dict[str, float]:
     """The figures of one net, which finds these neighbours."""
-    test, train = trained.work.test_source, trained.work.source
+    work = trained.work
+    test, train = work.test_source, work.source
+    untrained = work.steps.init(jax.random.key(work.run.seed)).params
     raw = pixels(trained, test), pixels(trained, train)
     train_labels, test_labels = labels(train), labels(test)[:, None]
 
@@ -128,6 +132,7 @@ def measure(trained: loop.Trained, found: Neighbours) -> dict[str, float]:
 
     return {
         SAME: same_class(found),
+        SAME_UNTRAINED: same_class(neighbours(trained._replace(params=untrained))),
         SAME_PIXELS: same_class(nearest(*raw)),
         CLOSER: closer(*raw, found),
     }
@@ -209,9 +214,8 @@ def main() -> None:
         seeds.append({"seed": seed} | measure(trained, found))
         if seed == 0:
             figure4 = [vars(row) for row in rows(trained, found)]
-    ours = {
-        name: spread([s[name] for s in seeds]) for name in (SAME, SAME_PIXELS, CLOSER)
-    }
+    figures = (SAME, SAME_UNTRAINED, SAME_PIXELS, CLOSER)
+    ours = {name: spread([seed[name] for seed in seeds]) for name in figures}
     gains = [seed[SAME] - seed[SAME_PIXELS] for seed in seeds]
     judged = verdict(estimate(gains)) + "; labels not judged"
     experiment.finish(

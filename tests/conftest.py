@@ -1,4 +1,5 @@
 import importlib
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,21 @@ def run(monkeypatch):
         return report.read(out / f"{name}.json")
 
     return result
+
+
+@pytest.fixture
+def largest_file():
+    """Set how many bytes a file may have, as on a disk that is full; until the test's
+    end, or for None any number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size: int | None) -> None:
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (soft if size is None else size, hard)
+        )
+
+    yield limit
+    limit(None)
 
 
 @pytest.fixture

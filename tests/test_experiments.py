@@ -309,7 +309,8 @@ def test_retrieval(run, folder):
     assert all(len(row["guesses"]) == 5 for row in rows)
     assert all(len(row["neighbours"]) == 6 for row in rows)
     seed = result.arms["alexnet-small"][0]
-    assert seed[alexnet_retrieval.SAME_PIXELS] > 80  # digits of a class are alike
+    for similar in (alexnet_retrieval.SAME_PIXELS, alexnet_retrieval.SAME_UNTRAINED):
+        assert seed[similar] > 80  # digits of a class are alike
     assert 0 < seed[alexnet_retrieval.CLOSER] < 50
 
 

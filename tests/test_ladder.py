@@ -36,7 +36,7 @@ def climb(monkeypatch, tmp_path):
 def test_the_ladder(climb, tmp_path):
     """cuda-convnet 13pct, cuda-convnet 12pct: one run, in ten views; every net has its
     own result."""
-    climb("--jpeg", "50")
+    climb("--jpeg", "50", "--longer", "3")
     results = report.read_all(tmp_path)
     assert set(results) == set(cifar_ladder.NETS)
     found = {
@@ -54,17 +54,26 @@ def test_the_ladder(climb, tmp_path):
         assert ours[TEST] == pytest.approx(ten)
         assert ours["test error of the centre, %"] == centre
         assert ours[MORE_VIEWS["nine"]] == pytest.approx(nine)
-    eleven = found["cuda-convnet 11pct"].ours["compressed once more, points"]
-    again = found["cuda-convnet 80sec"].ours["compressed once more, points"]
+    eleven = found["cuda-convnet 11pct"].ours["compressed once more at 50, points"]
+    again = found["cuda-convnet 80sec"].ours["compressed once more at 50, points"]
     assert again["mean"] == pytest.approx(1.0)  # the second arm less the first
     assert "error" in again and "error" not in eleven  # of one seed
     schedule = found["cuda-convnet 11pct"].ours["of its schedule"]
     assert schedule == {"mean": 60 / 450}  # on digits
     for name, seeds in (("cifar-80sec", 3), ("cifar-11pct", 1)):
         result = results[name]
-        assert list(result.arms) == [name, f"{name}, compressed once more at 50"]
+        assert list(result.arms) == [
+            name,
+            f"{name}, compressed once more at 50",
+            f"{name}, trained 3 times as long",
+        ]
         assert len(result.arms[name]) == len(result.seeds) == seeds
-    for wrong in (("--nets", "resnet"), ("--nets",), ("--jpeg", "101")):
+    for wrong in (
+        ("--nets", "resnet"),
+        ("--nets",),
+        ("--jpeg", "101"),
+        ("--longer", "1"),
+    ):
         with pytest.raises(InputError, match=" ".join(wrong)):
             climb(*wrong)
 
@@ -94,8 +103,9 @@ def test_an_arm_that_would_be_lost_is_told_before_training(
 
 
 @pytest.mark.usefixtures("untrained")
-def test_images_that_were_compressed_once_more(climb, monkeypatch):
-    """cuda-convnet 80sec: `--jpeg` changes the data of the second arm alone."""
+def test_what_may_explain_an_error(climb, monkeypatch):
+    """cuda-convnet 19pct translations: `--jpeg` changes the data of the second arm
+    alone, and `--longer` all phases of the schedule of the third."""
     seen, untrained = {}, Experiment.arms
 
     def arms(self, runs, views=()):
@@ -103,11 +113,14 @@ def test_images_that_were_compressed_once_more(climb, monkeypatch):
         return untrained(self, runs, views)
 
     monkeypatch.setattr(Experiment, "arms", arms)
-    climb("--jpeg", "50", "--nets", "cifar-11pct")
-    once, again = seen.values()
+    climb("--jpeg", "50", "--longer", "2", "--nets", "cifar-11pct")
+    once, again, longer = seen.values()
     assert once.epochs == 135  # 0.3 of the program's
     assert (once.data.jpeg, again.data.jpeg) == (0, 50)
     assert dataclasses.replace(again, data=once.data) == once
+    assert (longer.epochs, longer.optim.drop_epochs) == (270, (258.0, 264.0))
+    optim = dataclasses.replace(longer.optim, drop_epochs=once.optim.drop_epochs)
+    assert dataclasses.replace(longer, epochs=135, optim=optim) == once
 
 
 @pytest.mark.parametrize(

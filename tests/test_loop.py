@@ -1,5 +1,4 @@
 import json
-import resource
 import signal
 from dataclasses import replace
 
@@ -95,18 +94,14 @@ def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
-def test_a_full_disk_ends_the_curves_too(tmp_path):
+def test_a_full_disk_ends_the_curves_too(largest_file, tmp_path):
     """Without waiting for a writer that has died of it."""
     (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
-    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))  # bytes a file
-        with pytest.raises(OSError, match=f"{tmp_path}: File too large"):
-            with Log(Console(quiet=True), tmp_path, "net", 1, 1000, 0) as log:
-                for step in range(50, 20_000, 50):
-                    log.step(step, 1.0, 50.0, 0.01, 100.0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    largest_file(1000)
+    with pytest.raises(OSError, match=f"{tmp_path}: File too large"):
+        with Log(Console(quiet=True), tmp_path, "net", 1, 1000, 0) as log:
+            for step in range(50, 20_000, 50):
+                log.step(step, 1.0, 50.0, 0.01, 100.0)
 
 
 def test_the_run_learns_and_its_rate_drops(straight):

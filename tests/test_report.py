@@ -1,7 +1,6 @@
 import dataclasses
 import io
 import json
-import resource
 import subprocess
 import sys
 
@@ -73,21 +72,17 @@ def test_a_plot_is_drawn(tmp_path):
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 
-def test_what_a_full_disk_leaves(tmp_path):
+def test_what_a_full_disk_leaves(largest_file, tmp_path):
     """The plot and the table that were there, and nothing half-written."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     curve = report.Curve("relu", "-", [[(0.0, 90.0), (1.0, 30.0)]])
     plot, table = tmp_path / "it.png", tmp_path / "it.txt"
     for path in (plot, table):
         path.write_text("earlier")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # bytes a file
-    try:
-        with pytest.raises(OSError, match="it.png: File too large"):
-            report.plot_curves([curve], plot, title="t", x="epochs", y="error")
-        with pytest.raises(OSError, match="it.txt: File too large"):
-            report.write_table(report.tables(RESULT), table)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    largest_file(100)
+    with pytest.raises(OSError, match="it.png: File too large"):
+        report.plot_curves([curve], plot, title="t", x="epochs", y="error")
+    with pytest.raises(OSError, match="it.txt: File too large"):
+        report.write_table(report.tables(RESULT), table)
     assert {path.read_text() for path in tmp_path.iterdir()} == {"earlier"}
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -1,5 +1,4 @@
 import fcntl
-import resource
 
 import alexnet_search
 import pytest
@@ -100,23 +99,22 @@ def test_a_study_that_is_none_is_named(run, tmp_path):
         run("alexnet_search", out=tmp_path)
 
 
-def test_a_disk_that_fills_during_a_search_is_named(searched, monkeypatch, tmp_path):
+def test_a_disk_that_fills_during_a_search_is_named(
+    searched, largest_file, monkeypatch, tmp_path
+):
     """And the search goes on when there is room."""
     search, *_ = searched
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def objective(trial, *_):
         size = (tmp_path / "out" / "alexnet_search.db").stat().st_size
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # bytes a file
+        largest_file(size)
         trial.set_user_attr("filler", "x" * size)
 
     with monkeypatch.context() as patched:
         patched.setattr(alexnet_search, "objective", objective)
-        try:
-            with pytest.raises(InputError, match="alexnet_search.db: .*disk"):
-                search(2)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(InputError, match="alexnet_search.db: .*disk"):
+            search(2)
+    largest_file(None)
     assert search(3).arms["trials"] == search(3, out="straight").arms["trials"]
 
 

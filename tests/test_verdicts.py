@@ -207,6 +207,7 @@ def test_features_are_compared_with_pixels(
     """AlexNet Figure 4: the nearest in one must be more alike than in the other."""
     figures = {
         alexnet_retrieval.SAME: features,
+        alexnet_retrieval.SAME_UNTRAINED: 99.0,
         alexnet_retrieval.SAME_PIXELS: pixels,
         alexnet_retrieval.CLOSER: 50.0,
     }
