@@ -166,10 +166,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     all_devices()  # InputError if there are none
     meet(dataclasses.asdict(run) | {"resume": resume})
     work, host = prepare(run), jax.process_index()
-    init_key, key = jax.jit(
-        lambda: tuple(jax.random.split(jax.random.key(run.seed))),
-        out_shardings=replicated(work.mesh),
-    )()
+    init_key, key = _keys(work)
     state = work.steps.init(init_key)
     folder.claim(directory, run, resume)
     with contextlib.ExitStack() as stack:
@@ -206,6 +203,20 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
                     128 + signals[0],
                 )
     return Trained(work, position.history, state.params)
+
+
+def _keys(work: Work) -> tuple[jax.Array, jax.Array]:
+    """Of the parameters that the run starts from, and of its steps."""
+    return jax.jit(
+        lambda: tuple(jax.random.split(jax.random.key(work.run.seed))),
+        out_shardings=replicated(work.mesh),
+    )()
+
+
+def untrained(work: Work) -> Params:
+    """The parameters that the run starts from."""
+    init_key, _ = _keys(work)
+    return work.steps.init(init_key).params
 
 
 def _done(run: Run, history: list[Epoch]) -> bool:

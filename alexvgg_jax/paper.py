@@ -31,7 +31,8 @@ class Claim:
     # A mapping has no hash, and the tag alone identifies a row.
     published: Mapping[str, float | int] = field(hash=False)
     code: str = ""  # dotted path of the object that implements it; empty while none
-    experiment: str = ""  # file in experiments/ that measures it; empty while none
+    # The command in experiments/ that measures it; empty while none.
+    experiment: str = ""
 
 
 def _table(
@@ -120,7 +121,7 @@ CLAIMS: tuple[Claim, ...] = (
         "six times faster than the same net with tanh (figure 1).",
         published={"speed-up to 25% training error, times": 6.0},
         code="alexvgg_jax.models.cifar.FourLayers",
-        experiment="alexnet_relu.py",
+        experiment="alexnet_relu.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §3.2",
@@ -128,7 +129,7 @@ CLAIMS: tuple[Claim, ...] = (
         "each convolution, and take slightly less time.",
         published={"top-1 error points": -1.7, "top-5 error points": -1.2},
         code="alexvgg_jax.models.layers.Conv",
-        experiment="alexnet_towers.py",
+        experiment="alexnet_towers.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §3.3",
@@ -136,7 +137,7 @@ CLAIMS: tuple[Claim, ...] = (
         "the ReLU of conv1 and conv2 lowers the errors.",
         published={"top-1 error points": -1.4, "top-5 error points": -1.2},
         code="alexvgg_jax.models.layers.LRN",
-        experiment="alexnet_lrn.py",
+        experiment="alexnet_lrn.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §3.3 CIFAR-10",
@@ -147,7 +148,7 @@ CLAIMS: tuple[Claim, ...] = (
             "CIFAR-10 test error with LRN, %": 11.0,
         },
         code="alexvgg_jax.models.cifar.ConvLocal",
-        experiment="cifar_lrn.py",
+        experiment="cifar_lrn.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §3.4",
@@ -155,7 +156,7 @@ CLAIMS: tuple[Claim, ...] = (
         "2, lowers the errors and makes the net slightly harder to overfit.",
         published={"top-1 error points": -0.4, "top-5 error points": -0.3},
         code="alexvgg_jax.models.layers.Pool",
-        experiment="alexnet_pool.py",
+        experiment="alexnet_pool.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §3.5",
@@ -172,7 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
         "substantially.",
         published={"training set, times": 2048},
         code="alexvgg_jax.augment.random_crop",
-        experiment="alexnet_augment.py",
+        experiment="alexnet_augment.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §4.1 colour",
@@ -181,7 +182,7 @@ CLAIMS: tuple[Claim, ...] = (
         "than 1 point.",
         published={"top-1 error points, or lower": -1.0},
         code="alexvgg_jax.augment.pca_colour",
-        experiment="alexnet_augment.py",
+        experiment="alexnet_augment.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §4.2",
@@ -190,7 +191,7 @@ CLAIMS: tuple[Claim, ...] = (
         "iterations to converge.",
         published={"iterations to converge, times": 2.0},
         code="alexvgg_jax.models.layers.Dropout",
-        experiment="alexnet_dropout.py",
+        experiment="alexnet_dropout.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §5 decay",
@@ -199,7 +200,7 @@ CLAIMS: tuple[Claim, ...] = (
         "training error.",
         published={"batch": 128, "momentum": 0.9, "weight decay": 0.0005},
         code="alexvgg_jax.optim.original_sgd",
-        experiment="alexnet_decay.py",
+        experiment="alexnet_decay.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §5 biases",
@@ -212,7 +213,7 @@ CLAIMS: tuple[Claim, ...] = (
             "other biases": 0.0,
         },
         code="alexvgg_jax.models.alexnet.AlexNet",
-        experiment="alexnet_init.py",
+        experiment="alexnet_init.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §5 schedule",
@@ -241,7 +242,7 @@ CLAIMS: tuple[Claim, ...] = (
             },
         ),
         code="alexvgg_jax.augment.map_views",
-        experiment="alexnet_augment.py",
+        experiment="alexnet_augment.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §6 five nets",
@@ -252,7 +253,7 @@ CLAIMS: tuple[Claim, ...] = (
             "top-5 error points, five nets": -1.8,
         },
         code="alexvgg_jax.evaluate.errors",
-        experiment="alexnet_ensemble.py",
+        experiment="alexnet_ensemble.py --data cifar10",
     ),
     Claim(
         tag="AlexNet Table 1",
@@ -266,7 +267,7 @@ CLAIMS: tuple[Claim, ...] = (
                 "CNN": (37.5, 17.0),
             },
         ),
-        experiment="alexnet_imagenet.py",
+        experiment="alexnet_imagenet.py --data FOLDER --year 2010",
     ),
     Claim(
         tag="AlexNet Table 2",
@@ -296,7 +297,7 @@ CLAIMS: tuple[Claim, ...] = (
         "colour-agnostic kernels, the other colour-specific ones.",
         published={"kernels": 96},
         code="alexvgg_jax.report.draw_filters",
-        experiment="alexnet_towers.py",
+        experiment="alexnet_towers.py --data cifar10",
     ),
     Claim(
         tag="AlexNet Figure 4",
@@ -304,7 +305,7 @@ CLAIMS: tuple[Claim, ...] = (
         "reasonable, and the training images nearest in the 4096-d features of fc7 "
         "show the same things.",
         published={"test images": 8, "labels an image": 5, "features": 4096},
-        experiment="alexnet_retrieval.py",
+        experiment="alexnet_retrieval.py --data cifar10",
     ),
     Claim(
         tag="AlexNet §7",
@@ -312,7 +313,7 @@ CLAIMS: tuple[Claim, ...] = (
         "about 2 points of top-1.",
         published={"top-1 error points, one middle layer removed": 2.0},
         code="alexvgg_jax.models.alexnet.AlexNet",
-        experiment="alexnet_depth.py",
+        experiment="alexnet_depth.py --data cifar10",
     ),
     Claim(
         tag="One weird trick",
@@ -327,7 +328,7 @@ CLAIMS: tuple[Claim, ...] = (
         sentence="With a batch k times larger, a learning rate k times higher works "
         "best in practice, where theory asks for its square root.",
         published={},
-        experiment="alexnet_batch.py",
+        experiment="alexnet_batch.py --data cifar10",
     ),
     Claim(
         tag="cuda-convnet 80sec",
@@ -335,7 +336,7 @@ CLAIMS: tuple[Claim, ...] = (
         "error on CIFAR-10 in the 80 seconds that name the net.",
         published={"test error, %": 26.0},
         code="alexvgg_jax.models.cifar.FiveLayers",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-80sec",
     ),
     Claim(
         tag="cuda-convnet 19pct",
@@ -343,7 +344,7 @@ CLAIMS: tuple[Claim, ...] = (
         "3 on the latter, reach 19% test error on CIFAR-10 in 20 minutes.",
         published={"test error, %": 19.0},
         code="alexvgg_jax.models.cifar.FourLayers",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-19pct",
     ),
     Claim(
         tag="cuda-convnet 18pct",
@@ -351,7 +352,7 @@ CLAIMS: tuple[Claim, ...] = (
         "weight decay 1 on its fully-connected layer, reaches 18% test error.",
         published={"test error, %": 18.0},
         code="alexvgg_jax.models.cifar.FourLayers",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-18pct",
     ),
     Claim(
         tag="cuda-convnet 19pct translations",
@@ -359,7 +360,7 @@ CLAIMS: tuple[Claim, ...] = (
         "and without weight decay.",
         published={"test error, %": 14.2},
         code="alexvgg_jax.models.cifar.FourLayers",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-14pct",
     ),
     Claim(
         tag="cuda-convnet 13pct",
@@ -368,14 +369,14 @@ CLAIMS: tuple[Claim, ...] = (
         "ten views.",
         published={"test error, %": 13.0},
         code="alexvgg_jax.models.cifar.ConvLocal",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-13pct",
     ),
     Claim(
         tag="cuda-convnet 12pct",
         sentence="The layers of the 13% net reach 12% test error.",
         published={"test error, %": 12.0},
         code="alexvgg_jax.models.cifar.ConvLocal",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-13pct",
     ),
     Claim(
         tag="cuda-convnet 11pct",
@@ -383,7 +384,7 @@ CLAIMS: tuple[Claim, ...] = (
         "connected layer reach 11% test error, averaged over several views.",
         published={"test error, %": 11.0},
         code="alexvgg_jax.models.cifar.ConvLocal",
-        experiment="cifar_ladder.py",
+        experiment="cifar_ladder.py --data cifar10 --nets cifar-11pct",
     ),
     Claim(
         tag="VGG Table 1",

@@ -458,14 +458,11 @@ def page(
         "experiment of seven arms once in 15, for all arms tell how much seeds differ; "
         "by the mean of three pairs, or of three seeds against a published figure, "
         "once in 5. Experiments with the same net in common share its runs, and so its "
-        "luck and its seconds, if they ran by the same code on one machine; others "
-        "round differently, and the same seed ends elsewhere. A ± without s.e. is the "
+        "luck and its seconds, if they had one `--out`; other code or another machine "
+        "rounds differently, and the same seed ends elsewhere. A ± without s.e. is the "
         "deviation over seeds (of averaged nets, over the choices of them). Seconds "
         "are of training, added up over runs that may have shared the machine with "
         "others.",
-        "",
-        "What is not run fills its row with the data of its claim (`--data cifar10`; "
-        "the ladder's with one of its `--nets` too) and `--out experiments/results`.",
         "",
         "| claim | | published | ours | data | verdict | seconds |",
         "|---|---|---|---|---|---|---:|",
@@ -495,7 +492,8 @@ def _brief(values: Mapping[str, str], most: int = 2) -> str:
 
 def _unmeasured(claim: paper.Claim) -> str:
     if claim.experiment:
-        return f"not run: `python experiments/{claim.experiment}`"
+        run = f"python experiments/{claim.experiment} --out experiments/results"
+        return f"not run: `{run}`"
     return "no experiment; its code is tested" if claim.code else "not tested"
 
 
@@ -521,4 +519,22 @@ def _section(result: Result, links: Sequence[str]) -> list[str]:
         lines += ["", f"**{tag}**: {finding.verdict}", ""]
         lines += ["| figure | published | ours | gap |", "|---|---:|---:|---:|"]
         lines += ["| " + " | ".join(cells) + " |" for cells in figures(finding)]
+    if not result.findings:
+        lines += _arms(result)
     return lines
+
+
+def _arms(result: Result) -> list[str]:
+    """A row an arm, for what has no claim to stand beside."""
+    trained = {k: v for k, v in result.arms.items() if v and "seed" in v[0]}
+    names = [
+        name
+        for name, value in next(iter(trained.values()), [{}])[0].items()
+        if name.endswith("%") and isinstance(value, float)
+    ]
+    rows = [
+        [arm, *(show(spread([seed[name] for seed in seeds])) for name in names)]
+        for arm, seeds in trained.items()
+    ]
+    head = ["", f"| {' | '.join(['arm', *names])} |", "|---|" + "---:|" * len(names)]
+    return head + [f"| {' | '.join(row)} |" for row in rows]

@@ -18,7 +18,7 @@ from rich.console import Console
 from alexvgg_jax import evaluate, folder, loop, paper, report
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
-from alexvgg_jax.data.sources import open_source
+from alexvgg_jax.data.sources import find_source
 from alexvgg_jax.errors import Diverged, InputError, short_usage
 from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
@@ -114,8 +114,8 @@ class Experiment:
         self._short = ""
         if 0 < given.epochs < epochs:
             self._short = f"not tested: {given.epochs} of {epochs} epochs"
-        self.source = open_source(Data(given.data), "train")
-        self.test = open_source(Data(given.data), "test")
+        self.source = find_source(Data(given.data), "train")
+        self.test = find_source(Data(given.data), "test")
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
@@ -233,6 +233,11 @@ class Experiment:
 
         A net that diverges counts with the errors of chance.
         """
+        if (batch := max(run.batch for run in runs.values())) > self.source.count:
+            raise InputError(
+                f"--data {self.given.data}: {self.source.count} images, fewer than a "
+                f"batch of {batch}"
+            )
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
         paper_run, *_ = runs.values()
         for seed in range(self.given.seeds):
@@ -381,11 +386,20 @@ def each(arms: Mapping[str, Seeds], figure: str) -> dict[str, report.Value]:
     }
 
 
-def not_cifar10(given: Options) -> str:
+def overfitting(arms: Mapping[str, Seeds], these: str, other: str) -> report.Value:
+    """How much larger GAP is in an arm than in the other; without a standard error if
+    a net of them diverged, for at chance there is no gap."""
+    found = report.difference(arms, these, other, GAP)
+    if any(map(report.diverged, [*arms[these], *arms[other]])):
+        found.pop("error", None)
+    return found
+
+
+def not_cifar10(experiment: Experiment) -> str:
     """Why a claim about CIFAR-10 is not tested on these data; nothing if it is."""
-    if given.data == "cifar10":
+    if experiment.source.about.startswith("TFDS cifar10/"):
         return ""
-    return "not tested: the published error is CIFAR-10's"
+    return "not tested: the published figure is CIFAR-10's"
 
 
 def worst(*verdicts: str) -> str:

@@ -21,7 +21,6 @@ undecided between.
 from dataclasses import replace
 
 from _arms import (
-    GAP,
     MORE_VIEWS,
     SMALL,
     TEST,
@@ -31,6 +30,7 @@ from _arms import (
     bars,
     each,
     options,
+    overfitting,
 )
 
 from alexvgg_jax.config import Augment, Run
@@ -57,7 +57,7 @@ ARMS = {
 def main() -> None:
     experiment = Experiment("alexnet_augment", options(__doc__, Options()))
     arms = experiment.arms(ARMS, views=("ten",))
-    overfits = difference(arms, CENTRE, MIRRORED, GAP)
+    overfits = overfitting(arms, CENTRE, MIRRORED)
     crops = {
         "gap to the training error, points": overfits,
         "test error, points": difference(arms, CENTRE, MIRRORED, TEST),

@@ -26,13 +26,14 @@ from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.report import Seeds, Value, spread, verdict
 
 SIZES = (1, 5, 7)
+MOST = 10  # nets, of which 252 choices of five are averaged
 
 
 def main() -> None:
     given = options(__doc__, Options(seeds=max(SIZES)))
     experiment = Experiment("alexnet_ensemble", given)
-    if given.seeds < max(SIZES):
-        raise InputError(f"--seeds {given.seeds}: at least {max(SIZES)} nets")
+    if not max(SIZES) <= given.seeds <= MOST:
+        raise InputError(f"--seeds {given.seeds}: from {max(SIZES)} to {MOST} nets")
     predicted = []
     for work, _, params in experiment.seeds(SMALL.model.name, SMALL):
         probabilities, labels = loop.predict(work, params, work.test_source)

@@ -11,7 +11,7 @@ Verdict, with r the mean over seeds of (epochs of tanh / epochs of ReLU) and s i
 standard error: reproduced if r - 2s > 2 ("several times faster", the caption says of
 other nets), not reproduced if r + 2s < 2, undecided between. A tanh net that does not
 reach 25% counts for the epochs that it was given, so that r is then a lower bound; if a
-ReLU net does not, there is no r.
+ReLU net does not, there is no r. Other data cannot test it.
 
     python experiments/alexnet_relu.py                  # digits
     python experiments/alexnet_relu.py --data cifar10
@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _arms import Experiment, Options, options
+from _arms import Experiment, Options, not_cifar10, options
 
 from alexvgg_jax.config import Model, Optim, Run
 from alexvgg_jax.errors import Diverged, one_line
@@ -149,7 +149,7 @@ def draw(result: Result, path: Path) -> None:
 def main() -> None:
     given = options(__doc__, Options())
     given = replace(given, epochs=given.epochs or EPOCHS)
-    experiment = Experiment("alexnet_relu", given, EPOCHS)
+    experiment = Experiment("alexnet_relu", given, SEARCH_EPOCHS)
     classes = len(experiment.source.classes)
     arms: dict[str, list[Figures]] = {}
     for activation in STYLES:
@@ -168,7 +168,9 @@ def main() -> None:
             figures |= {"epochs": epochs_to_target(points), "curve": points}
             arms[activation].append(figures)
     ours = compare(arms, given.epochs)
-    found = judge(ours.get(FIGURE), is_lower_bound(arms["tanh"]))
+    found = not_cifar10(experiment) or judge(
+        ours.get(FIGURE), is_lower_bound(arms["tanh"])
+    )
     experiment.finish({"AlexNet §3.1": (ours, found)}, arms, draw)
 
 

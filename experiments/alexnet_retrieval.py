@@ -123,7 +123,7 @@ def measure(trained: loop.Trained, found: Neighbours) -> dict[str, float]:
     """The figures of one net, which finds these neighbours."""
     work = trained.work
     test, train = work.test_source, work.source
-    untrained = work.steps.init(jax.random.key(work.run.seed)).params
+    untrained = trained._replace(params=loop.untrained(work))
     raw = pixels(trained, test), pixels(trained, train)
     train_labels, test_labels = labels(train), labels(test)[:, None]
 
@@ -132,7 +132,7 @@ def measure(trained: loop.Trained, found: Neighbours) -> dict[str, float]:
 
     return {
         SAME: same_class(found),
-        SAME_UNTRAINED: same_class(neighbours(trained._replace(params=untrained))),
+        SAME_UNTRAINED: same_class(neighbours(untrained)),
         SAME_PIXELS: same_class(nearest(*raw)),
         CLOSER: closer(*raw, found),
     }

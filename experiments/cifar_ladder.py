@@ -22,16 +22,15 @@ where its training ends: both figures are those of one run here.
 
 Two options show why an error may differ from the published one. A public CIFAR-10 can
 be a copy in JPEG: `--jpeg 75` trains and tests each net on images that were compressed
-once more too, in other blocks. The first time costs more: scikit-learn's two
-photographs, cut up and scaled to 32 pixels, lose 9.4 levels (root mean square) and then
-6.5, as much luma again but half the chroma. `--longer 2` trains each net through a
+once more too, in other blocks, which costs small photographs as much luma as the first
+time and half the chroma (`test_sources.py`). `--longer 2` trains each net through a
 schedule twice as long too, for where the program gives none. One seed shows either
 without an error: try `--jpeg` on the 80-second net.
 
 Verdict, on CIFAR-10: reproduced if the mean test error is below the published one plus
 1.5 points, and not reproduced if above, by more than two standard errors, undecided
 between. Of one seed that error is the one of counting so many test images (binomial).
-Other data cannot test it, nor epochs that are fewer still.
+Other data cannot test it, nor fewer epochs than said above.
 
     python experiments/cifar_ladder.py --data cifar10   # as published
     python experiments/cifar_ladder.py --data cifar10 --nets cifar-80sec --jpeg 75
@@ -142,12 +141,12 @@ def explanations(run: Run, given: LadderOptions) -> dict[str, Run]:
     return found
 
 
-def climb(experiment: Experiment, options: LadderOptions) -> None:
+def climb(experiment: Experiment, ladder: LadderOptions) -> None:
     """Train the net that the experiment is named after, and write its result."""
     name, given = experiment.name, experiment.given
     _, recipe = RECIPES[name]
     run = shortened(name)
-    explained = explanations(run, options)
+    explained = explanations(run, ladder)
     runs = {name: run} | {f"{name}, {how}": other for how, other in explained.items()}
     experiment.check_arms(runs)  # now, not after hours
     arms = experiment.arms(runs, ("nine", "ten") if run.augment.crop else ())
@@ -162,7 +161,7 @@ def climb(experiment: Experiment, options: LadderOptions) -> None:
             figures[f"{how}, points"] = change
         errors = [seed[figure] for seed in seeds]
         found = judge(errors, experiment.test.count, published)
-        findings[tag] = figures, not_cifar10(given) or found
+        findings[tag] = figures, not_cifar10(experiment) or found
     drawn = curves(CENTRE if run.augment.crop else TEST)
     experiment.finish(findings, arms, drawn)
 

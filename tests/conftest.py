@@ -48,6 +48,21 @@ def largest_file():
 
 
 @pytest.fixture
+def cifar10(monkeypatch):
+    """CIFAR-10 as experiments find it, without images."""
+    import _arms
+
+    from alexvgg_jax.data.sources import Source
+
+    def find(data, split) -> Source:
+        count = 50_000 if split == "train" else 10_000
+        about, classes = "TFDS cifar10/3.0.2, PNG images", tuple("0123456789")
+        return Source(about, count, classes, lambda _: pytest.fail("fetched"))
+
+    monkeypatch.setattr(_arms, "find_source", find)
+
+
+@pytest.fixture
 def untrained(monkeypatch):
     """Arms whose nets are built and not trained: the n-th of them has n% test error."""
     from _arms import GAP, MORE_VIEWS, TEST, TOP5, TRAINING, Experiment

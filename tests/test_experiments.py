@@ -47,7 +47,7 @@ def test_ablations(name, run, tmp_path, capsys):
     """Every arm of every ablation is a net, and the files say what was measured."""
     result = run(name, out=tmp_path)
     assert set(result.findings) == {
-        row.tag for row in paper.CLAIMS if row.experiment == f"{name}.py"
+        row.tag for row in paper.CLAIMS if row.experiment.startswith(f"{name}.py ")
     }
     for tag, finding in result.findings.items():
         assert finding.published == dict(paper.claim(tag).published)
@@ -388,6 +388,7 @@ def test_relu_against_tanh(run, monkeypatch, tmp_path):
     monkeypatch.setattr(alexnet_relu, "RATES", dict.fromkeys(("relu", "tanh"), (0.01,)))
     result = run("alexnet_relu", *BRIEF, out=tmp_path)
     assert set(result.findings) == {"AlexNet §3.1"}
+    assert result.findings["AlexNet §3.1"].verdict.startswith("not tested: the pub")
     assert {"relu", "tanh"} < set(result.arms)
     assert result.arms["relu"][0]["curve"][0] == [0.0, 90.0]
     assert (tmp_path / "alexnet_relu.png").exists()
@@ -465,6 +466,41 @@ def test_fewer_epochs_test_no_claim(tmp_path, epochs, tested):
     assert finding.verdict == (
         "reproduced" if tested else "not tested: 59 of 60 epochs"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "epochs"),
+    [
+        ("alexnet_pool", 18),
+        ("cifar_lrn", 140),
+        ("cifar_ladder --nets cifar-80sec", 10),
+        ("cifar_ladder --nets cifar-13pct", 140),
+        ("cifar_ladder --nets cifar-11pct", 135),
+    ],
+)
+@pytest.mark.usefixtures("cifar10", "untrained")
+def test_fewer_epochs_than_its_own_test_no_net(command, epochs, monkeypatch, tmp_path):
+    """AlexNet §3.4, cuda-convnet 13pct: on CIFAR-10 each has a schedule."""
+    name, *options = command.split()
+    for given in (epochs - 1, epochs, 0):
+        out = tmp_path / str(given)
+        argv = [*options, "--data", "cifar10", "--epochs", str(given)]
+        argv += ["--out", str(out)]
+        monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *argv])
+        importlib.import_module(name).main()
+        (result,) = report.read_all(out).values()
+        for finding in result.findings.values():
+            short = finding.verdict == f"not tested: {given} of {epochs} epochs"
+            assert short == (given == epochs - 1)
+
+
+def test_a_set_smaller_than_a_batch_is_told_before_training(monkeypatch, tmp_path):
+    """One weird trick batch: of which the first would train."""
+    monkeypatch.setattr(Experiment, "train", lambda *_: pytest.fail("trained"))
+    experiment = Experiment("x", Options(seeds=1, out=tmp_path))
+    runs = {"128": SMALL, "4096": dataclasses.replace(SMALL, batch=4096)}
+    with pytest.raises(InputError, match="--data digits: 1437 images, .* 4096"):
+        experiment.arms(runs)
 
 
 def test_schedules_are_scaled_as_a_whole():

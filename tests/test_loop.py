@@ -94,6 +94,13 @@ def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
+def test_the_parameters_that_a_run_starts_from(tmp_path):
+    """A rate of 0 leaves them."""
+    optim = replace(RUN.optim, rate=0.0)
+    work, _, params = loop.train(replace(RUN, epochs=1, optim=optim), tmp_path / "run")
+    chex.assert_trees_all_equal(loop.untrained(work), params)
+
+
 def test_a_full_disk_ends_the_curves_too(largest_file, tmp_path):
     """Without waiting for a writer that has died of it."""
     (tmp_path / "metrics.jsonl").symlink_to("/dev/null")

@@ -227,7 +227,7 @@ def test_report_renders_the_committed_results(tmp_path):
     (tmp_path / "results" / "alexnet_relu.json").unlink()
     assert run("report", *where).returncode == 0
     page = (tmp_path / "page.md").read_text(encoding="utf-8")
-    assert "not run: `python experiments/alexnet_relu.py`" in page
+    assert "not run: `python experiments/alexnet_relu.py --data cifar10 --out" in page
     assert "--results" in one_line("report", "--results", str(tmp_path / "none"))
 
 

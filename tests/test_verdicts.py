@@ -197,6 +197,18 @@ def test_every_middle_convolution_must_count(measured, conv5, verdict):
     assert mean == pytest.approx((3 * 5 + conv5) / 4)
 
 
+def test_a_gap_of_nets_that_diverge_decides_nothing(measured):
+    """AlexNet §4.1 crops: at chance on both sets there is none."""
+
+    def figures(arm: str, seed: int) -> dict:
+        if arm == "crops, mirrored":
+            return alike(seed) | {GAP: 0.0, "diverged": True}
+        return alike(seed)
+
+    finding = measured("alexnet_augment", figures).findings["AlexNet §4.1 crops"]
+    assert finding.verdict.startswith("undecided: no standard error")
+
+
 @pytest.mark.parametrize(
     ("features", "pixels", "verdict"),
     [(60.0, 30.0, "reproduced"), (30.0, 60.0, "not reproduced")],
@@ -234,6 +246,7 @@ def test_towers_that_diverge_draw_no_filters(run, monkeypatch, tmp_path):
     assert not (tmp_path / "alexnet_towers_filters.png").exists()
 
 
+@pytest.mark.usefixtures("cifar10")
 def test_a_net_that_diverges_reaches_no_target(run, monkeypatch, tmp_path):
     """AlexNet §3.1: it is named, tanh's ratio is a lower bound, and of the rates the
     second after five epochs can be the best one."""
