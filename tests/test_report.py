@@ -168,6 +168,18 @@ def test_verdicts_need_two_standard_errors(mean, error, above, found):
     assert report.verdict({"mean": mean, "error": error}, above) == found
 
 
+def test_what_has_no_claim_shows_its_arms():
+    errors = [
+        {"seed": i, "test error, %": error} for i, error in enumerate((20.0, 22.0))
+    ]
+    arms = {"best found": errors, "trials": [{"number": 0, "error, %": 30.0}]}
+    result = dataclasses.replace(RESULT, findings={}, arms=arms)
+    page = report.page({"alexnet_search": result}, "results", {})
+    assert page.endswith(
+        "\n| arm | test error, % |\n|---|---:|\n| best found | 21.00 ± 1.41 |\n"
+    )
+
+
 def test_one_seed_decides_nothing():
     assert report.verdict({"mean": 100.0}).startswith("undecided")
 
