@@ -34,8 +34,10 @@ class Log:
         epochs: int,
         steps: int,
         step: int,
+        tested: str = "test",
     ):
         self._console, self._title, self._epochs = console, title, epochs
+        self._tested = tested  # which images
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
@@ -88,7 +90,7 @@ class Log:
         self._console.print(
             f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
             f"train error {line['train_error']:.2f}%  "
-            f"test error {line['test_error']:.2f}%  rate {line['rate']:g}  "
+            f"{self._tested} error {line['test_error']:.2f}%  rate {line['rate']:g}  "
             f"{line['seconds']:.1f} s",
             highlight=False,
             soft_wrap=True,

@@ -122,6 +122,10 @@ def prepare(run: Run) -> Work:
         raise InputError(
             f"--batch {run.batch}: {source.about} has {source.count} images"
         )
+    if len(source.classes) < 2:
+        raise InputError(
+            f"{source.about} has too few classes: {' '.join(source.classes)}"
+        )
     size = run.augment.crop or run.data.size
     model = run.model
     switches: dict[str, Any] = {"classes": len(source.classes), "image_size": size}
@@ -186,6 +190,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
                 run.epochs,
                 total,
                 position.step,
+                "held-out" if run.data.held_out else "test",
             )
         )
         stack.enter_context(jax.transfer_guard("disallow"))

@@ -386,7 +386,8 @@ def plot_curves(
             )
     if level is not None:
         axes.axhline(level, color="grey", linestyle=":", linewidth=1)
-    axes.set(xlabel=x, ylabel=y, ylim=(0, None), xlim=(0, None))
+    axes.set(xlabel=x, ylabel=y, xlim=(0, None))
+    axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
     axes.set_title(_folded(title, 60))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

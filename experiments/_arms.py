@@ -18,7 +18,7 @@ from rich.console import Console
 from alexvgg_jax import evaluate, folder, loop, paper, report
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
-from alexvgg_jax.data.sources import find_source
+from alexvgg_jax.data.sources import find_source, folder_of
 from alexvgg_jax.errors import Diverged, InputError, short_usage
 from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
@@ -110,6 +110,8 @@ class Experiment:
         if given.data == "digits":
             epochs = DIGITS_EPOCHS
             given = replace(given, epochs=given.epochs or epochs)
+        if images := folder_of(given.data):
+            given = replace(given, data=str(images))  # the same from everywhere
         self.name, self.given = name, given
         self._short = ""
         if 0 < given.epochs < epochs:
@@ -136,6 +138,7 @@ class Experiment:
     def _check_earlier(self) -> None:
         """InputError if a result is there that this experiment must not replace."""
         there, sets = report.read(self.path), self.source.about
+        counts = {"train": self.source.count, "test": self.test.count}
         if not self.given.resume:
             raise InputError(
                 f"{self.path} holds an earlier result: --resume goes on with its "
@@ -145,6 +148,10 @@ class Experiment:
             raise InputError(
                 f"{self.path} is a result of {there.data['set']}, not of {sets}: use "
                 "another --out"
+            )
+        if not counts.items() <= there.data.items():
+            raise InputError(
+                f"{self.path} is a result of other images of {sets}: use another --out"
             )
         if (epochs := there.data["epochs"]) != self.given.epochs:
             raise InputError(
@@ -189,7 +196,15 @@ class Experiment:
         """What `run` went through in its epochs, be it that it went further."""
         return self._train(arm, run)[1].history[: run.epochs]
 
+    def _check_batch(self, run: Run) -> None:
+        if run.batch > self.source.count:
+            raise InputError(
+                f"--data {self.given.data}: {self.source.count} images, fewer than a "
+                f"batch of {run.batch}"
+            )
+
     def _train(self, arm: str, run: Run) -> tuple[Path, loop.Trained]:
+        self._check_batch(run)
         data = replace(run.data, name=self.given.data)
         run = replace(run, data=data, mesh=Mesh(self.given.devices))
         directory = self._folder(run) / f"seed{run.seed}"
@@ -221,6 +236,8 @@ class Experiment:
         # Defaults are left out, so that a new setting changes no folder's name.
         default = _flat(Run())
         chosen = {k: v for k, v in _flat(run).items() if v != default[k]}
+        if folder_of(self.given.data):  # whose images may change
+            chosen["images"] = [self.source.about, self.test.about]
         settings = json.dumps(chosen, sort_keys=True).encode()
         digest = hashlib.sha256(settings).hexdigest()[:8]
         return self._runs / f"{run.model.name}-{Path(run.data.name).name}-{digest}"
@@ -233,11 +250,8 @@ class Experiment:
 
         A net that diverges counts with the errors of chance.
         """
-        if (batch := max(run.batch for run in runs.values())) > self.source.count:
-            raise InputError(
-                f"--data {self.given.data}: {self.source.count} images, fewer than a "
-                f"batch of {batch}"
-            )
+        for run in runs.values():
+            self._check_batch(run)
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
         paper_run, *_ = runs.values()
         for seed in range(self.given.seeds):
@@ -246,7 +260,8 @@ class Experiment:
                 run = scaled(replace(run, seed=seed), epochs)
                 try:
                     measured = measure(self.train(arm, run), views)
-                except Diverged:
+                except Diverged as end:
+                    loop.console.print(f"{end}; counts as chance")
                     measured = self._chance(run.epochs, views)
                 found[arm].append({"seed": seed} | measured)
         return found
@@ -400,6 +415,11 @@ def not_cifar10(experiment: Experiment) -> str:
     if experiment.source.about.startswith("TFDS cifar10/"):
         return ""
     return "not tested: the published figure is CIFAR-10's"
+
+
+def no_colour(experiment: Experiment) -> str:
+    """Why a claim about colour is not tested on these data; nothing if it is."""
+    return "not tested: digits are grey" * (experiment.given.data == "digits")
 
 
 def worst(*verdicts: str) -> str:

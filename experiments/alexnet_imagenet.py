@@ -6,8 +6,8 @@ The full recipe: `--schedule paper` is §5's, which divides the rate when the te
 stops improving; `--schedule source` is the program's net 145 with the epochs of its
 log: divided after 25, 51 and 79 of 91, conv1's once more after 67, when the colour
 noise ends, and conv1 frozen after 72. Errors are those of ten views; those of more nets
-of their averaged probabilities. Of ILSVRC-2012's validation set, top-1 and top-5; of
-2010, its test set.
+of their averaged probabilities; top-1 and top-5, of ILSVRC-2012 on its validation set,
+of ILSVRC-2010 on its test set.
 
 Verdict: reproduced if the top-1 error of one net is at most the published one plus a
 point, not reproduced above. A set of other than 1000 classes or of fewer than a million

@@ -22,7 +22,7 @@ from _arms import (
     switched,
 )
 
-from alexvgg_jax.errors import one_line
+from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.report import difference, verdict
 
 EPOCH = 2
@@ -32,11 +32,13 @@ ARMS = {PAPER: SMALL, ZERO: switched(SMALL, one=0.0)}
 
 
 def main() -> None:
-    experiment = Experiment("alexnet_init", options(__doc__, Options()))
+    given = options(__doc__, Options())
+    if given.epochs == 1:
+        raise InputError(f"--epochs 1: the claim is about epoch {EPOCH}")
+    experiment = Experiment("alexnet_init", given)
     arms = experiment.arms(ARMS)
     for seed in (seed for seeds in arms.values() for seed in seeds):
-        curve = seed["training curve"]
-        seed[EARLY] = curve[min(EPOCH, len(curve)) - 1][1]
+        _, seed[EARLY] = seed["training curve"][EPOCH - 1]
     ours = {
         "early training error, points": difference(arms, PAPER, ZERO, EARLY),
         **each(arms, EARLY),

@@ -173,7 +173,7 @@ def draw(result: Result, path: Path, data: str) -> None:
 
     train, test = (open_source(Data(data), split) for split in ("train", "test"))
     shown = [Row(**row) for row in result.arms["figure 4"]]
-    figure = Figure(figsize=(1.5 * len(shown), 10.5), layout="constrained")
+    figure = Figure(figsize=(max(1.5 * len(shown), 9), 10.5), layout="constrained")
     heights = [1, 1] + [1] * NEAREST
     grid = figure.subplots(
         len(heights), len(shown), squeeze=False, height_ratios=heights

@@ -23,9 +23,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import optuna
-import sqlalchemy
-import sqlalchemy.exc
 import tyro
 from _arms import (
     SMALL,
@@ -38,11 +35,18 @@ from _arms import (
     scaled,
     switched,
 )
-from optuna.exceptions import StorageInternalError
 
 from alexvgg_jax import report
 from alexvgg_jax.config import Augment, Run
 from alexvgg_jax.errors import Diverged, InputError, one_line
+
+try:
+    import optuna
+    import sqlalchemy
+    import sqlalchemy.exc
+    from optuna.exceptions import StorageInternalError
+except ImportError:
+    raise SystemExit("error: the search needs pip install -e '.[search]'") from None
 
 PAPERS, BEST = "the paper's settings", "best found"
 State = optuna.trial.TrialState
@@ -215,7 +219,7 @@ def main() -> None:
     out, name = given.shared.out, "alexnet_search"
     with (
         alone(out / "runs" / name),
-        opened(out / f"{name}.db", given.shared.data) as study,
+        opened(out / f"{name}.db", experiment.source.about) as study,
     ):
         search(study, given.trials, experiment)
     if not study.get_trials(states=(State.COMPLETE,)):

@@ -34,6 +34,7 @@ from _arms import (
     Options,
     bars,
     each,
+    no_colour,
     options,
     scaled,
     switched,
@@ -124,7 +125,7 @@ def main() -> None:
             towers,
             verdict(difference(arms, HALF, JOINED, TEST)) + "; time not compared",
         ),
-        "AlexNet Figure 3": (figure3, judge(shares)),
+        "AlexNet Figure 3": (figure3, no_colour(experiment) or judge(shares)),
     }
     experiment.finish(findings, arms, bars(TEST))
 

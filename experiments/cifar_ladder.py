@@ -10,9 +10,9 @@ fifth of the images at first, for which they have fewer epochs here, of all; and
 takes the images in the same order every epoch, with a batch of 16 at the end of each
 10,000: ours are shuffled anew, and batches run on across epochs.
 
-Nets that take an hour are trained once (ONCE), the others with each seed. Each net has
-a result of its own, cifar-80sec.json and so on, so that they can be trained on
-different days; `cifar_ladder.png` shows all that are there.
+Nets that take an hour are trained once (ONCE), the others with three seeds, unless
+--seeds says otherwise. Each net has a result of its own, cifar-80sec.json and so on, so
+that they can be trained on different days; `cifar_ladder.png` shows all that are there.
 
 The nets on crops are tested with the centre, with the program's nine views
 (`convdata_cifar.py`) and with the ten it had before. All are compared with ten: that
@@ -27,7 +27,7 @@ time and half the chroma (`test_sources.py`). `--longer 2` trains each net throu
 schedule twice as long too, for where the program gives none. One seed shows either
 without an error: try `--jpeg` on the 80-second net.
 
-Verdict, on CIFAR-10: reproduced if the mean test error is below the published one plus
+Verdict, on CIFAR-10: reproduced if the mean test error is below the published one and
 1.5 points, and not reproduced if above, by more than two standard errors, undecided
 between. Of one seed that error is the one of counting so many test images (binomial).
 Other data cannot test it, nor fewer epochs than said above.
@@ -95,7 +95,7 @@ NETS = tuple(dict.fromkeys(rung.recipe for rung in LADDER.values()))
 @dataclass(frozen=True)
 class LadderOptions:
     shared: Annotated[Options, tyro.conf.OmitArgPrefixes] = field(
-        default_factory=Options
+        default_factory=lambda: Options(seeds=0)
     )
     nets: tuple[str, ...] = NETS  # which of the recipes
     jpeg: int = 0  # try each on images compressed once more too, at this quality (75)
@@ -129,6 +129,11 @@ def shortened(net: str) -> Run:
     return scaled(recipe, round(recipe.epochs * FACTORS.get(net, 1.0)))
 
 
+def seeded(shared: Options, net: str) -> Options:
+    """With the seeds of the net, if they are not given."""
+    return replace(shared, seeds=shared.seeds or (1 if net in ONCE else 3))
+
+
 def explanations(run: Run, given: LadderOptions) -> dict[str, Run]:
     """What may explain the run's error, and the run that shows how much it does."""
     found = {}
@@ -141,14 +146,19 @@ def explanations(run: Run, given: LadderOptions) -> dict[str, Run]:
     return found
 
 
+def arms_of(name: str, ladder: LadderOptions) -> dict[str, Run]:
+    """The net, and what may explain its error."""
+    run = shortened(name)
+    explained = explanations(run, ladder)
+    return {name: run} | {f"{name}, {how}": other for how, other in explained.items()}
+
+
 def climb(experiment: Experiment, ladder: LadderOptions) -> None:
     """Train the net that the experiment is named after, and write its result."""
     name, given = experiment.name, experiment.given
     _, recipe = RECIPES[name]
-    run = shortened(name)
-    explained = explanations(run, ladder)
-    runs = {name: run} | {f"{name}, {how}": other for how, other in explained.items()}
-    experiment.check_arms(runs)  # now, not after hours
+    runs = arms_of(name, ladder)
+    run = runs[name]
     arms = experiment.arms(runs, ("nine", "ten") if run.augment.crop else ())
     share = (given.epochs or run.epochs) / recipe.epochs
     findings = {}
@@ -156,7 +166,7 @@ def climb(experiment: Experiment, ladder: LadderOptions) -> None:
         figure, published = LADDER[tag].figure, paper.claim(tag).published[TEST]
         seeds = arms[name]
         figures = ours(figure, seeds, share)
-        for how in explained:
+        for how in explanations(run, ladder):
             change = difference(arms, f"{name}, {how}", name, figure)
             figures[f"{how}, points"] = change
         errors = [seed[figure] for seed in seeds]
@@ -207,12 +217,13 @@ def main() -> None:
         raise InputError(f"--jpeg {given.jpeg}: from 1 to 100, or 0 for not")
     if given.longer == 1 or given.longer < 0:
         raise InputError(f"--longer {given.longer}: at least 2, or 0 for not")
-    shared, once = given.shared, replace(given.shared, seeds=1)
+    shared = given.shared
     experiments = [
-        Experiment(net, once if net in ONCE else shared, shortened(net).epochs)
-        for net in nets
+        Experiment(net, seeded(shared, net), shortened(net).epochs) for net in nets
     ]
-    report.read_all(shared.out)  # says now what it cannot read
+    for experiment in experiments:  # now, not after hours
+        experiment.check_arms(arms_of(experiment.name, given))
+    report.read_all(shared.out)  # says what it cannot read
     path = shared.out / "cifar_ladder.png"
     for experiment in experiments:
         climb(experiment, given)

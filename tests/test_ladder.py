@@ -68,14 +68,9 @@ def test_the_ladder(climb, tmp_path):
             f"{name}, trained 3 times as long",
         ]
         assert len(result.arms[name]) == len(result.seeds) == seeds
-    for wrong in (
-        ("--nets", "resnet"),
-        ("--nets",),
-        ("--jpeg", "101"),
-        ("--longer", "1"),
-    ):
-        with pytest.raises(InputError, match=" ".join(wrong)):
-            climb(*wrong)
+    for wrong in ("--nets resnet", "--nets", "--jpeg 101", "--longer 1", "--seeds -1"):
+        with pytest.raises(InputError, match=wrong):
+            climb(*wrong.split())
 
 
 @pytest.mark.usefixtures("untrained")
@@ -84,7 +79,8 @@ def test_a_ladder_is_climbed_on_several_days(climb, tmp_path):
     climb("--nets", "cifar-80sec", "cifar-80sec")  # a net that is named twice
     first = (tmp_path / "cifar-80sec.json").read_bytes()
     picture = (tmp_path / "cifar_ladder.png").read_bytes()
-    climb("--nets", "cifar-18pct")
+    climb("--nets", "cifar-18pct", "--seeds", "2")
+    assert len(report.read(tmp_path / "cifar-18pct.json").seeds) == 2
     assert (tmp_path / "cifar-80sec.json").read_bytes() == first
     assert (tmp_path / "cifar_ladder.png").read_bytes() != picture
     with pytest.raises(InputError, match="cifar-18pct.json holds an earlier result"):
@@ -95,11 +91,11 @@ def test_an_arm_that_would_be_lost_is_told_before_training(
     climb, monkeypatch, tmp_path
 ):
     again = "cifar-80sec, compressed once more at 75"
-    options = Options(seeds=1, epochs=1, out=tmp_path)
+    options = Options(seeds=3, epochs=1, out=tmp_path)
     Experiment("cifar-80sec", options).finish({}, {again: []}, lambda *_: None)
     monkeypatch.setattr(Experiment, "arms", lambda *_: pytest.fail("trained"))
     with pytest.raises(InputError, match="an arm, cifar-80sec, compressed .* lose"):
-        climb("--nets", "cifar-80sec", "--seeds", "1", "--epochs", "1", "--resume")
+        climb("--nets", "cifar-18pct", "cifar-80sec", "--epochs", "1", "--resume")
 
 
 @pytest.mark.usefixtures("untrained")

@@ -1,8 +1,10 @@
+import io
 import json
 import signal
 from dataclasses import replace
 
 import chex
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -99,6 +101,26 @@ def test_the_parameters_that_a_run_starts_from(tmp_path):
     optim = replace(RUN.optim, rate=0.0)
     work, _, params = loop.train(replace(RUN, epochs=1, optim=optim), tmp_path / "run")
     chex.assert_trees_all_equal(loop.untrained(work), params)
+
+
+def test_images_that_are_held_out_are_no_test_set(tmp_path, monkeypatch):
+    printed = io.StringIO()
+    monkeypatch.setattr(loop, "console", Console(file=printed, width=100))
+    data = replace(RUN.data, held_out=100)
+    loop.train(replace(RUN, data=data, epochs=1), tmp_path / "run")
+    assert "held-out error" in printed.getvalue()
+    assert "test error" not in printed.getvalue()
+
+
+def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
+    """A folder one level too deep looks so."""
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        for i in range(60):
+            cv2.imwrite(str(tmp_path / split / "cat" / f"{i}.png"), np.zeros((9, 9, 3)))
+    run = replace(RUN, data=Data(str(tmp_path), size=16), batch=32)
+    with pytest.raises(InputError, match="too few classes: cat"):
+        loop.train(run, tmp_path / "run")
 
 
 def test_a_full_disk_ends_the_curves_too(largest_file, tmp_path):

@@ -1,4 +1,6 @@
 import fcntl
+import runpy
+import sys
 
 import alexnet_search
 import pytest
@@ -116,6 +118,12 @@ def test_a_disk_that_fills_during_a_search_is_named(
             search(2)
     largest_file(None)
     assert search(3).arms["trials"] == search(3, out="straight").arms["trials"]
+
+
+def test_a_search_without_optuna_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit, match=r"error: .*pip install -e '.\[search\]'"):
+        runpy.run_path("experiments/alexnet_search.py")
 
 
 def test_the_papers_point_of_the_search_is_the_papers_net():

@@ -323,6 +323,14 @@ def test_a_copy_as_jpeg_says_so(data_dir):
     assert "JPEG" in open_source(Data("cifar10"), "test").about
 
 
+def test_a_builder_that_needs_tensorflow(monkeypatch):
+    def builder(name: str):
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    assert "pip install -e '.[tfds]'" in error("coco")
+
+
 def test_a_validation_split_stands_in_for_test(data_dir):
     write_set(data_dir / "cifar10" / "3.0.2", splits=("train", "validation"))
     assert open_source(Data("cifar10"), "test").count == TEST

@@ -30,8 +30,9 @@ PUBLISHED = ("top-1 error points", "top-1 error points, or lower")
 
 
 @pytest.fixture
-def measured(run, monkeypatch, tmp_path):
-    """An experiment's result, its arms' figures being a function of arm and seed."""
+def measured(run, cifar10, monkeypatch, tmp_path):
+    """An experiment's result on CIFAR-10, its arms' figures being a function of arm and
+    seed."""
 
     def result(name: str, figures) -> report.Result:
         def arms(self, runs, views=()):
@@ -46,7 +47,7 @@ def measured(run, monkeypatch, tmp_path):
         monkeypatch.setattr(
             Experiment, "train", lambda *_: SimpleNamespace(params=params)
         )
-        return run(name, "--resume", out=tmp_path)
+        return run(name, "--data", "cifar10", "--resume", out=tmp_path)
 
     return result
 
@@ -233,6 +234,7 @@ def test_features_are_compared_with_pixels(
     assert judged == f"{verdict}; labels not judged"
 
 
+@pytest.mark.usefixtures("cifar10")
 def test_towers_that_diverge_draw_no_filters(run, monkeypatch, tmp_path):
     """AlexNet Figure 3: and leave it undecided."""
 
@@ -240,7 +242,7 @@ def test_towers_that_diverge_draw_no_filters(run, monkeypatch, tmp_path):
         return {arm: [alike(0) | {"seed": 0, "diverged": True}] for arm in runs}
 
     monkeypatch.setattr(Experiment, "arms", arms)
-    result = run("alexnet_towers", out=tmp_path)
+    result = run("alexnet_towers", "--data", "cifar10", out=tmp_path)
     finding = result.findings["AlexNet Figure 3"]
     assert finding.verdict.startswith("undecided") and not finding.ours
     assert not (tmp_path / "alexnet_towers_filters.png").exists()

@@ -6,6 +6,7 @@ are held in memory, where a batch is one gather (over 1,000,000 images/s).
 
 import difflib
 import functools
+import hashlib
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
@@ -61,11 +62,21 @@ def find_source(data: Data, split: Split) -> Source:
     """
     if data.name == "digits":
         source = _digits(split, data.size)
-    elif data.name.startswith((".", "/", "~")) or Path(data.name or "?").is_dir():
-        source = _folder(Path(data.name).expanduser(), split, data.size)
+    elif folder := folder_of(data.name):
+        source = _folder(folder, split, data.size)
     else:
         source = _tfds(data.name, split, data.size)
     return _compressed(source, data.jpeg) if data.jpeg else source
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder that a data set's name means, its whole path; None if it means none.
+
+    A folder of that name comes before a TFDS set.
+    """
+    if name.startswith((".", "/", "~")) or Path(name or "?").is_dir():
+        return Path(name).expanduser().resolve()
+    return None
 
 
 def _compressed(source: Source, quality: int) -> Source:
@@ -132,7 +143,8 @@ def _digits(split: Split, size: int) -> Source:
 
 def _folder(root: Path, split: Split, size: int) -> Source:
     """`root/train/CLASS/*.jpg` and `root/test` or `root/val`; or `root/CLASS/*.jpg`,
-    of which every tenth image is for testing."""
+    of which every tenth image is for testing. It is told from others by its name and
+    a digest of its images' names."""
     if not root.is_dir():
         raise InputError(f"--data {root}: no such folder")
     has_parts = (root / "train").is_dir()
@@ -163,7 +175,10 @@ def _folder(root: Path, split: Split, size: int) -> Source:
         )
         return images, np.asarray(labels, np.int32)[numbers]
 
-    return Source(f"folder {root.name}", len(files), tuple(classes), fetch)
+    names = "\n".join(str(file.relative_to(root)) for file in files)
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:8]
+    about = f"folder {root.name} ({digest})"
+    return Source(about, len(files), tuple(classes), fetch)
 
 
 def _sub_folders(folder: Path) -> list[str]:
@@ -235,6 +250,10 @@ def _tfds_builder(name: str) -> Any:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
         raise InputError(f"--data {name}: {hint}") from None
+    except ImportError:
+        raise InputError(
+            f"--data {name}: its builder needs TensorFlow: pip install -e '.[tfds]'"
+        ) from None
     except (ValueError, AssertionError) as error:  # no name, or no such version
         reason = str(error).splitlines()[0]
         raise InputError(f"--data {name}: not a TFDS name: {reason}") from None
