@@ -99,24 +99,9 @@ class Trained(NamedTuple):
 
 def prepare(run: Run) -> Work:
     """Open the data, build the net, jit its steps. InputError if any does not fit."""
-    for flag, value, least in (
-        ("--epochs", run.epochs, 1),
-        ("--checkpoint-every", run.checkpoint_every, 1),
-        ("--data.size", run.data.size, 1),
-        ("--augment.crop", run.augment.crop, 0),
-        ("--optim.plateau", run.optim.plateau, 0),
-        ("--seed", run.seed, 0),
-    ):
-        if value < least:
-            raise InputError(f"{flag} {value}: at least {least}")
+    _check_numbers(run)
     mesh = make_mesh(run.mesh)
     check_batch(run.batch, mesh, run.accumulate)
-    if run.augment.crop > run.data.size:
-        raise InputError(
-            f"--augment.crop {run.augment.crop}: the images are {run.data.size} wide"
-        )
-    if run.optim.plateau and run.optim.drop_epochs:
-        raise InputError("--optim.plateau and --optim.drop-epochs: one or the other")
     source = open_source(run.data, "train")
     if run.batch > source.count:
         raise InputError(
@@ -151,6 +136,26 @@ def prepare(run: Run) -> Work:
         ),
         stats=everywhere(_statistics(source), mesh),
     )
+
+
+def _check_numbers(run: Run) -> None:
+    """InputError for one that no net and no data could make right."""
+    for flag, value, least in (
+        ("--epochs", run.epochs, 1),
+        ("--checkpoint-every", run.checkpoint_every, 1),
+        ("--data.size", run.data.size, 1),
+        ("--augment.crop", run.augment.crop, 0),
+        ("--optim.plateau", run.optim.plateau, 0),
+        ("--seed", run.seed, 0),
+    ):
+        if value < least:
+            raise InputError(f"{flag} {value}: at least {least}")
+    if run.augment.crop > run.data.size:
+        raise InputError(
+            f"--augment.crop {run.augment.crop}: the images are {run.data.size} wide"
+        )
+    if run.optim.plateau and run.optim.drop_epochs:
+        raise InputError("--optim.plateau and --optim.drop-epochs: one or the other")
 
 
 def _statistics(source: Source) -> Statistics:

@@ -15,7 +15,7 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexvgg_jax.config import Data
-from alexvgg_jax.data.sources import find_source, open_source
+from alexvgg_jax.data.sources import find_source, folder_of, open_source
 from alexvgg_jax.errors import InputError
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
@@ -138,6 +138,17 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     images, _ = everything(open_source(Data(str(tmp_path), size=8), "train"))
     np.testing.assert_array_equal(images[0], np.repeat(grey[..., None], 3, axis=2))
     np.testing.assert_array_equal(images[1], plain(BLUE))
+
+
+def test_the_digits_come_before_a_folder_and_a_folder_before_a_set(
+    monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "cifar10"):
+        save(tmp_path / name / "a" / "1.png", encoded(plain(RED)))
+    assert folder_of("digits") is None
+    assert folder_of("cifar10") == tmp_path / "cifar10"
+    assert folder_of("mnist") is None
 
 
 def test_jpeg_is_read_as_rgb(tmp_path):

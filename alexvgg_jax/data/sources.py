@@ -62,8 +62,8 @@ def find_source(data: Data, split: Split) -> Source:
     """
     if data.name == "digits":
         source = _digits(split, data.size)
-    elif folder := folder_of(data.name):
-        source = _folder(folder, split, data.size)
+    elif root := folder_of(data.name):
+        source = _folder(root, split, data.size)
     else:
         source = _tfds(data.name, split, data.size)
     return _compressed(source, data.jpeg) if data.jpeg else source
@@ -72,8 +72,10 @@ def find_source(data: Data, split: Split) -> Source:
 def folder_of(name: str) -> Path | None:
     """The folder that a data set's name means, its whole path; None if it means none.
 
-    A folder of that name comes before a TFDS set.
+    A folder of that name comes before a TFDS set, and the digits before both.
     """
+    if name == "digits":
+        return None
     if name.startswith((".", "/", "~")) or Path(name or "?").is_dir():
         return Path(name).expanduser().resolve()
     return None
