@@ -108,9 +108,8 @@ def prepare(run: Run) -> Work:
             f"--batch {run.batch}: {source.about} has {source.count} images"
         )
     if len(source.classes) < 2:
-        raise InputError(
-            f"{source.about} has too few classes: {' '.join(source.classes)}"
-        )
+        found = " ".join(source.classes)
+        raise InputError(f"--data.name {run.data.name}: one class is none: {found}")
     size = run.augment.crop or run.data.size
     model = run.model
     switches: dict[str, Any] = {"classes": len(source.classes), "image_size": size}

@@ -528,12 +528,11 @@ def _section(result: Result, links: Sequence[str]) -> list[str]:
 def _arms(result: Result) -> list[str]:
     """A row an arm, of what has no claim to stand beside."""
     trained = {k: v for k, v in result.arms.items() if v and "seed" in v[0]}
-    lines: list[str] = []
-    for arm, seeds in trained.items():
-        names = [name for name in seeds[0] if name.endswith(", %")]
-        if not lines:
-            lines = ["", f"| {' | '.join(['arm', *names])} |"]
-            lines += ["|---|" + "---:|" * len(names)]
-        values = (show(spread([seed[name] for seed in seeds])) for name in names)
-        lines.append(f"| {' | '.join([arm, *values])} |")
-    return lines
+    names = [n for seeds in trained.values() for n in seeds[0] if n.endswith(", %")]
+    names = list(dict.fromkeys(names))
+    rows = [
+        [arm, *(show(spread([seed[name] for seed in seeds])) for name in names)]
+        for arm, seeds in trained.items()
+    ]
+    head = ["", f"| {' | '.join(['arm', *names])} |", "|---|" + "---:|" * len(names)]
+    return head + [f"| {' | '.join(row)} |" for row in rows]

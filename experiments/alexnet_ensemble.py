@@ -1,11 +1,11 @@
 """AlexNet §6 five nets: averaging the predictions of five nets beats one of them.
 
-Seven `alexnet-small` that differ in their seed alone; the probabilities of one, of five
-and of all seven are averaged, each image seen through its centre crop. The figure of so
-many nets is the mean over every choice of them. What averaging gains is measured
-against the same nets one by one; since choices share nets, its standard error is the
-delete-d jackknife's (Shao and Wu, 1989). (Two of the paper's seven had other training
-data first, so that its last row is not compared.)
+Seven `alexnet-small`, or up to ten, that differ in their seed alone; the probabilities
+of one, of five and of seven are averaged, each image seen through its centre crop. The
+figure of so many nets is the mean over every choice of them. What averaging gains is
+measured against the same nets one by one; since choices share nets, its standard error
+is the delete-d jackknife's (Shao and Wu, 1989). (Two of the paper's seven had other
+training data first, so that its last row is not compared.)
 
 Verdict: reproduced if the mean test error of one net is above that of five by more than
 two standard errors, not reproduced if below by as much, undecided between.

@@ -11,7 +11,8 @@ Verdict, with r the mean over seeds of (epochs of tanh / epochs of ReLU) and s i
 standard error: reproduced if r - 2s > 2 ("several times faster", the caption says of
 other nets), not reproduced if r + 2s < 2, undecided between. A tanh net that does not
 reach 25% counts for the epochs that it was given, so that r is then a lower bound; if a
-ReLU net does not, there is no r. Other data cannot test it.
+ReLU net does not, there is no r. Other data cannot test it, nor fewer epochs than the
+rates are tried for.
 
     python experiments/alexnet_relu.py                  # digits
     python experiments/alexnet_relu.py --data cifar10

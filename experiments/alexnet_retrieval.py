@@ -29,9 +29,8 @@ from jaxtyping import Array, Float, Int
 
 from alexvgg_jax import loop
 from alexvgg_jax.augment import centre
-from alexvgg_jax.config import Data
 from alexvgg_jax.data.batches import eval_batches
-from alexvgg_jax.data.sources import Source, open_source
+from alexvgg_jax.data.sources import Source
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import Result, estimate, spread, verdict, write_figure
 
@@ -167,11 +166,10 @@ def rows(trained: loop.Trained, found: Neighbours) -> list[Row]:
     ]
 
 
-def draw(result: Result, path: Path, data: str) -> None:
+def draw(result: Result, path: Path, train: Source, test: Source) -> None:
     """Figure 4: a column an image: itself, its most probable labels, its nearest."""
     from matplotlib.figure import Figure  # 0.5 s to import
 
-    train, test = (open_source(Data(data), split) for split in ("train", "test"))
     shown = [Row(**row) for row in result.arms["figure 4"]]
     figure = Figure(figsize=(max(1.5 * len(shown), 9), 10.5), layout="constrained")
     heights = [1, 1] + [1] * NEAREST
@@ -221,7 +219,7 @@ def main() -> None:
     experiment.finish(
         {"AlexNet Figure 4": (ours, judged)},
         {SMALL.model.name: seeds, "figure 4": figure4},
-        functools.partial(draw, data=given.data),
+        functools.partial(draw, train=experiment.source, test=experiment.test),
     )
 
 

@@ -219,7 +219,7 @@ def main() -> None:
     out, name = given.shared.out, "alexnet_search"
     with (
         alone(out / "runs" / name),
-        opened(out / f"{name}.db", experiment.source.about) as study,
+        opened(out / f"{name}.db", experiment.identity) as study,
     ):
         search(study, given.trials, experiment)
     if not study.get_trials(states=(State.COMPLETE,)):

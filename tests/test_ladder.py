@@ -168,7 +168,8 @@ def test_normalisation_where_some_seeds_diverge(run, monkeypatch, tmp_path):
         return found
 
     monkeypatch.setattr(Experiment, "arms", arms)
-    (finding,) = run("cifar_lrn", "--seeds", "3", out=tmp_path).findings.values()
+    result = run("cifar_lrn", "--data", "cifar10", "--seeds", "3", out=tmp_path)
+    (finding,) = result.findings.values()
     assert finding.verdict.startswith("undecided: no standard error")
 
 

@@ -147,8 +147,10 @@ def test_the_digits_come_before_a_folder_and_a_folder_before_a_set(
     for name in ("digits", "cifar10"):
         save(tmp_path / name / "a" / "1.png", encoded(plain(RED)))
     assert folder_of("digits") is None
-    assert folder_of("cifar10") == tmp_path / "cifar10"
+    assert folder_of("cifar10") == Path("cifar10")
     assert folder_of("mnist") is None
+    with pytest.raises(InputError, match="--data ~nobody.here/x: "):
+        folder_of("~nobody.here/x")
 
 
 def test_jpeg_is_read_as_rgb(tmp_path):
@@ -336,10 +338,10 @@ def test_a_copy_as_jpeg_says_so(data_dir):
 
 def test_a_builder_that_needs_tensorflow(monkeypatch):
     def builder(name: str):
-        raise ModuleNotFoundError("No module named 'tensorflow'")
+        raise ModuleNotFoundError(name="tensorflow")
 
     monkeypatch.setattr(tfds, "builder", builder)
-    assert "pip install -e '.[tfds]'" in error("coco")
+    assert "needs tensorflow: pip install -e '.[tfds]'" in error("coco")
 
 
 def test_a_validation_split_stands_in_for_test(data_dir):

@@ -56,7 +56,7 @@ def open_source(data: Data, split: Split) -> Source:
 
 
 def find_source(data: Data, split: Split) -> Source:
-    """The split of the whole set that `data` names, of which no image is decoded yet.
+    """The split of the whole set that `data` names; of files, none is decoded yet.
 
     Raises InputError as `open_source`.
     """
@@ -70,14 +70,17 @@ def find_source(data: Data, split: Split) -> Source:
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder that a data set's name means, its whole path; None if it means none.
+    """The folder that a data set's name means, or None.
 
     A folder of that name comes before a TFDS set, and the digits before both.
     """
     if name == "digits":
         return None
     if name.startswith((".", "/", "~")) or Path(name or "?").is_dir():
-        return Path(name).expanduser().resolve()
+        try:
+            return Path(name).expanduser()
+        except RuntimeError as error:  # of ~nobody
+            raise InputError(f"--data {name}: {error}") from None
     return None
 
 
@@ -145,8 +148,7 @@ def _digits(split: Split, size: int) -> Source:
 
 def _folder(root: Path, split: Split, size: int) -> Source:
     """`root/train/CLASS/*.jpg` and `root/test` or `root/val`; or `root/CLASS/*.jpg`,
-    of which every tenth image is for testing. It is told from others by its name and
-    a digest of its images' names."""
+    of which every tenth image is for testing."""
     if not root.is_dir():
         raise InputError(f"--data {root}: no such folder")
     has_parts = (root / "train").is_dir()
@@ -177,10 +179,16 @@ def _folder(root: Path, split: Split, size: int) -> Source:
         )
         return images, np.asarray(labels, np.int32)[numbers]
 
-    names = "\n".join(str(file.relative_to(root)) for file in files)
-    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:8]
-    about = f"folder {root.name} ({digest})"
+    about = f"folder {root.name} ({_digest(root)})"
     return Source(about, len(files), tuple(classes), fetch)
+
+
+def _digest(root: Path) -> str:
+    """Of the names and sizes of all images there: tells a folder from others of its
+    name, and from itself with other images."""
+    images = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    listed = sorted(f"{p.relative_to(root)} {p.stat().st_size}" for p in images)
+    return hashlib.sha256("\n".join(listed).encode("utf8", "replace")).hexdigest()[:8]
 
 
 def _sub_folders(folder: Path) -> list[str]:
@@ -236,7 +244,7 @@ def _tfds(name: str, split: Split, size: int) -> Source:
     # A copy can hold other bytes than the official set: CIFAR-10 as JPEG, not PNG.
     jpeg = first["image"].bytes_list.value[0][:2] == b"\xff\xd8"
     coding = "JPEG" if jpeg else "PNG"
-    about = f"TFDS {name}/{builder.version}, {coding} images"
+    about = f"TFDS {builder.info.full_name}, {coding} images"
     return Source(about, len(records), tuple(features["label"].names), fetch)
 
 
@@ -252,9 +260,9 @@ def _tfds_builder(name: str) -> Any:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
         raise InputError(f"--data {name}: {hint}") from None
-    except ImportError:
+    except ImportError as error:
         raise InputError(
-            f"--data {name}: its builder needs TensorFlow: pip install -e '.[tfds]'"
+            f"--data {name}: needs {error.name}: pip install -e '.[tfds]'"
         ) from None
     except (ValueError, AssertionError) as error:  # no name, or no such version
         reason = str(error).splitlines()[0]
