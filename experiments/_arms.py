@@ -19,7 +19,7 @@ from rich.console import Console
 from alexvgg_jax import evaluate, folder, loop, paper, report
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
-from alexvgg_jax.data.sources import find_source, folder_of
+from alexvgg_jax.data.sources import digest, find_source, folder_of
 from alexvgg_jax.errors import Diverged, InputError, short_usage
 from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
@@ -117,8 +117,9 @@ class Experiment:
             self._short = f"not tested: {given.epochs} of {epochs} epochs"
         self.source = find_source(Data(given.data), "train")
         self.test = find_source(Data(given.data), "test")
-        # What tells the data from others; of a folder, the images may change.
-        self.identity = self.source.about if folder_of(given.data) else given.data
+        self.set, self.identity = self.source.about, given.data
+        if images := folder_of(given.data):  # which may change
+            self.set = self.identity = f"{self.set} ({digest(images)})"
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
@@ -138,7 +139,7 @@ class Experiment:
 
     def _check_earlier(self) -> None:
         """InputError if a result is there that this experiment must not replace."""
-        there, sets = report.read(self.path), self.source.about
+        there, sets = report.read(self.path), self.set
         if not self.given.resume:
             raise InputError(
                 f"{self.path} holds an earlier result: --resume goes on with its "
@@ -317,7 +318,7 @@ class Experiment:
             commit=", ".join(sorted(self._commits)),
             machine=report.machine(),
             data={
-                "set": self.source.about,
+                "set": self.set,
                 "train": self.source.count,
                 "test": self.test.count,
                 "epochs": self.given.epochs,  # 0: each net's own

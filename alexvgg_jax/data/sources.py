@@ -179,11 +179,10 @@ def _folder(root: Path, split: Split, size: int) -> Source:
         )
         return images, np.asarray(labels, np.int32)[numbers]
 
-    about = f"folder {root.name} ({_digest(root)})"
-    return Source(about, len(files), tuple(classes), fetch)
+    return Source(f"folder {root.name}", len(files), tuple(classes), fetch)
 
 
-def _digest(root: Path) -> str:
+def digest(root: Path) -> str:
     """Of the names and sizes of all images there: tells a folder from others of its
     name, and from itself with other images."""
     images = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
