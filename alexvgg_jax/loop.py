@@ -109,7 +109,7 @@ def prepare(run: Run) -> Work:
         )
     if len(source.classes) < 2:
         found = " ".join(source.classes)
-        raise InputError(f"--data.name {run.data.name}: one class is none: {found}")
+        raise InputError(f"{source.about}: only one class, {found}")
     size = run.augment.crop or run.data.size
     model = run.model
     switches: dict[str, Any] = {"classes": len(source.classes), "image_size": size}

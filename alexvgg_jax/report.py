@@ -459,11 +459,12 @@ def page(
         "experiment of seven arms once in 15, for all arms tell how much seeds differ; "
         "by the mean of three pairs, or of three seeds against a published figure, "
         "once in 5. Experiments with the same net in common share its runs, and so its "
-        "luck and its seconds, if they had one `--out`; other code or another machine "
-        "rounds differently, and the same seed ends elsewhere. A ± without s.e. is the "
+        "luck and its seconds, if they found them in one folder, which is not kept "
+        "here; other code or another machine rounds differently, and a seed ends "
+        "elsewhere. A ± without s.e. is the "
         "deviation over seeds (of averaged nets, over the choices of them). Seconds "
         "are of training, added up over runs that may have shared the machine with "
-        "others.",
+        "others, or stood still for a while.",
         "",
         "| claim | | published | ours | data | verdict | seconds |",
         "|---|---|---|---|---|---|---:|",

@@ -19,7 +19,7 @@ from rich.console import Console
 from alexvgg_jax import evaluate, folder, loop, paper, report
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
-from alexvgg_jax.data.sources import digest, find_source, folder_of
+from alexvgg_jax.data.sources import find_source, folder_digest, folder_of
 from alexvgg_jax.errors import Diverged, InputError, short_usage
 from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
@@ -46,7 +46,7 @@ class Options:
     # of training, schedules scaled; 0: the net's own, on digits 60; fewer test no claim
     epochs: int = 0
     out: Path = Path("results")  # folder for the JSON, the plot and the runs
-    resume: bool = False  # go on with an experiment, or render it from its runs again
+    resume: bool = False  # go on with a result: train what it lacks, render it again
     devices: int = 0  # how many devices share a batch; 0 for all
 
 
@@ -94,9 +94,10 @@ def scaled(run: Run, epochs: int) -> Run:
 class Experiment:
     """The runs of one experiment and their result.
 
-    A run's folder is named after its settings, so that experiments with an arm in
-    common train it once, and one that was cut short goes on where it was. No claim is
-    tested by fewer `epochs` than these, or on digits than DIGITS_EPOCHS.
+    A run's folder is named after its settings and images, so that experiments with an
+    arm in common train it once, and one that was cut short goes on where it was. What
+    a result has already is not trained again. No claim is tested by fewer `epochs` than
+    these, or on digits than DIGITS_EPOCHS.
     """
 
     def __init__(self, name: str, given: Options, epochs: int = SMALL.epochs):
@@ -117,14 +118,15 @@ class Experiment:
             self._short = f"not tested: {given.epochs} of {epochs} epochs"
         self.source = find_source(Data(given.data), "train")
         self.test = find_source(Data(given.data), "test")
-        self.set, self.identity = self.source.about, given.data
+        self.set = self.source.about
         if images := folder_of(given.data):  # which may change
-            self.set = self.identity = f"{self.set} ({digest(images)})"
+            self.set += f" ({folder_digest(images)})"
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
-        if self.path.exists():
-            self._check_earlier()
+        self._earlier = self._checked_earlier()
+        runs = self._runs.glob(f"*/seed*/{folder.SETTINGS}")
+        self._lost = self._earlier is not None and not any(runs)
         try:
             self._runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -137,18 +139,20 @@ class Experiment:
         self._trained: dict[Path, float] = {}  # folder -> seconds
         self._commits = {self._commit}
 
-    def _check_earlier(self) -> None:
-        """InputError if a result is there that this experiment must not replace."""
-        there, sets = report.read(self.path), self.set
+    def _checked_earlier(self) -> report.Result | None:
+        """The result that is there. InputError if this one must not replace it."""
+        if not self.path.exists():
+            return None
+        there = report.read(self.path)
         if not self.given.resume:
             raise InputError(
-                f"{self.path} holds an earlier result: --resume goes on with its "
-                "runs, another --out starts anew"
+                f"{self.path} holds an earlier result: --resume goes on with it, "
+                "another --out starts anew"
             )
-        if there.data["set"] != sets:
+        if there.data["set"] != self.set:
             raise InputError(
-                f"{self.path} is a result of {there.data['set']}, not of {sets}: use "
-                "another --out"
+                f"{self.path} is a result of {there.data['set']}, not of {self.set}: "
+                "use another --out"
             )
         if (epochs := there.data["epochs"]) != self.given.epochs:
             raise InputError(
@@ -160,12 +164,12 @@ class Experiment:
                 f"--seeds {self.given.seeds}: {self.path} has {len(there.seeds)}; use "
                 "another --out for fewer"
             )
+        return there
 
     def check_arms(self, arms: Mapping[str, Any]) -> None:
         """InputError if the result that is there has an arm that these lack."""
-        if not self.path.exists():
-            return
-        if lost := report.read(self.path).arms.keys() - arms.keys():
+        there = self._checked_earlier()  # again: another program may have written it
+        if there and (lost := there.arms.keys() - arms.keys()):
             raise InputError(
                 f"{self.path} has an arm, {min(lost)}, that these options would lose: "
                 "give those that made it, or move the file elsewhere"
@@ -176,6 +180,10 @@ class Experiment:
 
         Raises InputError if it went further already: its parameters are then others.
         """
+        self._check_runs()
+        return self._whole(arm, run)
+
+    def _whole(self, arm: str, run: Run) -> loop.Trained:
         directory, trained = self._train(arm, run)
         if (epochs := len(trained.history)) > run.epochs:
             raise InputError(
@@ -191,7 +199,16 @@ class Experiment:
 
     def history(self, arm: str, run: Run) -> list[loop.Epoch]:
         """What `run` went through in its epochs, be it that it went further."""
+        self._check_runs()
         return self._train(arm, run)[1].history[: run.epochs]
+
+    def _check_runs(self) -> None:
+        """InputError if a result is there without the runs that it comes from."""
+        if self._lost:
+            raise InputError(
+                f"{self.path} is a result whose runs are not in {self._runs}: another "
+                "--out starts anew"
+            )
 
     def _check_batch(self, run: Run) -> None:
         if run.batch > self.source.count:
@@ -233,11 +250,11 @@ class Experiment:
         # Defaults are left out, so that a new setting changes no folder's name.
         default = _flat(Run())
         chosen = {k: v for k, v in _flat(run).items() if v != default[k]}
-        if self.identity != self.given.data:
-            chosen["images"] = self.identity
+        chosen["data.name"] = self.set  # whatever version, copy or place
         settings = json.dumps(chosen, sort_keys=True).encode()
         digest = hashlib.sha256(settings).hexdigest()[:8]
-        return self._runs / f"{run.model.name}-{Path(run.data.name).name}-{digest}"
+        name = f"{run.model.name}-{Path(self.given.data).name}-{digest}"
+        return self._runs / name
 
     def arms(
         self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
@@ -245,7 +262,8 @@ class Experiment:
         """arm -> what each of --seeds measures, its schedule scaled to --epochs: of an
         arm that is longer than the paper's, to as many times them.
 
-        A net that diverges counts with the errors of chance.
+        What the result that is there has of an arm, by the same settings, is kept. A
+        net that diverges counts with the errors of chance.
         """
         for run in runs.values():
             self._check_batch(run)
@@ -255,13 +273,36 @@ class Experiment:
             for arm, run in runs.items():
                 epochs = round(self.given.epochs * run.epochs / paper_run.epochs)
                 run = scaled(replace(run, seed=seed), epochs)
-                try:
-                    measured = measure(self.train(arm, run), views)
-                except Diverged as end:
-                    loop.console.print(f"{end}; counts as chance")
-                    measured = self._chance(run.epochs, views)
-                found[arm].append({"seed": seed} | measured)
+                found[arm].append(self._kept(arm, run) or self._new(arm, run, views))
         return found
+
+    def _kept(self, arm: str, run: Run) -> dict[str, Any] | None:
+        """What the result that is there has of this run. InputError if it has the seed
+        by other settings, without its run."""
+        if not self._earlier:
+            return None
+        there = self._earlier.arms.get(arm, [])
+        for figures in (seed for seed in there if seed.get("seed") == run.seed):
+            if figures.get("run") != self._label(run):
+                self._check_runs()
+                return None
+            self._trained[self._folder(run) / f"seed{run.seed}"] = figures["seconds"]
+            self._commits |= set(self._earlier.commit.split(", "))
+            return figures
+        return None
+
+    def _new(self, arm: str, run: Run, views: tuple[Views, ...]) -> dict[str, Any]:
+        """What this run measures, trained if it is not yet."""
+        try:
+            measured = measure(self._whole(arm, run), views)
+        except Diverged as end:
+            loop.console.print(f"{end}; counts as chance")
+            measured = self._chance(run.epochs, views)
+        return {"seed": run.seed, "run": self._label(run)} | measured
+
+    def _label(self, run: Run) -> str:
+        """What tells the run from any other, but for what may change on the way."""
+        return f"{self._folder(run).name}/seed{run.seed}, {run.epochs} epochs"
 
     def _chance(self, epochs: int, views: tuple[Views, ...]) -> dict[str, Any]:
         classes = len(self.source.classes)
@@ -287,9 +328,7 @@ class Experiment:
         `findings` are our figures and the verdict of each claim's tag. InputError if
         the result that is there has an arm that this one lacks.
         """
-        if self.path.exists():
-            self._check_earlier()  # again: another program may have written it
-            self.check_arms(arms)
+        self.check_arms(arms)
         report.write(self._result(findings, arms), self.path)
         result = report.read(self.path)  # what is drawn is what was written
         draw(result, self.path.with_suffix(".png"))

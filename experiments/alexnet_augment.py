@@ -12,7 +12,7 @@ Verdicts: crops, reproduced if the test error lies further above the training er
 if the test error without it is higher (by how much, the paper's images decide); ten
 crops, if the mean over the paper's nets of their centre's error minus that of ten views
 is above 0: each by more than two standard errors, not reproduced if below by as much,
-undecided between.
+undecided between. Grey images cannot test colour, and a net that diverges has no gap.
 
     python experiments/alexnet_augment.py               # digits
     python experiments/alexnet_augment.py --data cifar10

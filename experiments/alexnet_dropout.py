@@ -9,10 +9,11 @@ below that.
 
 Verdict: reproduced if the gap without dropout is larger, and the ratio is above 1.5,
 half-way to the published 2, both by more than two standard errors; not reproduced if
-either is smaller by as much; undecided between, and where a net at the constant rate
-diverges, or its lowest error falls by more than half a point in the last quarter of
-its epochs, for it has not converged. (Three times as long, and that last rule, since a
-first pair had not converged in 18 epochs.)
+either is smaller by as much; undecided between. The ratio is undecided if a net at the
+constant rate diverges, or if its lowest error falls by more than half a point in the
+last quarter of its epochs, for it has not converged; the gap, if a net with its
+schedule diverges. (Three times as long, and the last quarter, since a first pair had
+not converged in 18 epochs.)
 
     python experiments/alexnet_dropout.py               # digits
     python experiments/alexnet_dropout.py --data cifar10

@@ -10,9 +10,9 @@ middle of the epoch.
 Verdict, with r the mean over seeds of (epochs of tanh / epochs of ReLU) and s its
 standard error: reproduced if r - 2s > 2 ("several times faster", the caption says of
 other nets), not reproduced if r + 2s < 2, undecided between. A tanh net that does not
-reach 25% counts for the epochs that it was given, so that r is then a lower bound; if a
-ReLU net does not, there is no r. Other data cannot test it, nor fewer epochs than the
-rates are tried for.
+reach 25% counts for the epochs that it was given, less half an epoch; r is then a lower
+bound, which can only be reproduced or undecided. If a ReLU net does not, there is no r.
+Other data cannot test it, nor fewer epochs than the rates are tried for.
 
     python experiments/alexnet_relu.py                  # digits
     python experiments/alexnet_relu.py --data cifar10

@@ -45,7 +45,7 @@ try:
     import sqlalchemy
     import sqlalchemy.exc
     from optuna.exceptions import StorageInternalError
-except ImportError:
+except ModuleNotFoundError:
     raise SystemExit("error: the search needs pip install -e '.[search]'") from None
 
 PAPERS, BEST = "the paper's settings", "best found"
@@ -219,7 +219,7 @@ def main() -> None:
     out, name = given.shared.out, "alexnet_search"
     with (
         alone(out / "runs" / name),
-        opened(out / f"{name}.db", experiment.identity) as study,
+        opened(out / f"{name}.db", experiment.set) as study,
     ):
         search(study, given.trials, experiment)
     if not study.get_trials(states=(State.COMPLETE,)):

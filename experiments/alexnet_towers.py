@@ -16,7 +16,7 @@ Verdicts: towers (their time is not compared), reproduced if the test error of
 the half is higher by more than two standard errors, not reproduced if lower by as much,
 undecided between; figure 3, reproduced if in every joined net the towers differ by more
 than 95% of the random halves do, not reproduced if in none, undecided between or of one
-net.
+net. Grey images cannot test that.
 
     python experiments/alexnet_towers.py                # digits
     python experiments/alexnet_towers.py --data cifar10

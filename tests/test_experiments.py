@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import _arms
 import alexnet_dropout
 import alexnet_ensemble
 import alexnet_imagenet
@@ -54,7 +55,8 @@ def test_ablations(name, run, tmp_path, capsys):
         assert finding.published == dict(paper.claim(tag).published)
         head, _, why = finding.verdict.partition(":")
         assert head in ("reproduced", "not reproduced", "undecided", "not tested")
-        assert (why == " the images are grey") == (head == "not tested")
+        assert (head == "not tested") == (tag == "AlexNet §4.1 colour")
+        assert (head == "not tested") == (why == " the images are grey")
         assert all("mean" in value for value in finding.ours.values())
     assert len(result.arms) >= 2
     assert result.command == f"python experiments/{name}.py --out {tmp_path}"
@@ -190,10 +192,10 @@ def test_a_folder_of_the_same_name_is_another_set(monkeypatch, tmp_path):
     ):
         experiment("there", "out")
     other = experiment("there", "other")
-    assert other.identity != first.identity
+    assert other.set != first.set
     assert other._folder(SMALL).name != first._folder(SMALL).name
     images(tmp_path / "here" / "images", 99)
-    assert experiment("here", "other").identity == other.identity
+    assert experiment("here", "other").set == other.set
 
 
 RESULT_OF_CIFAR = {
@@ -270,6 +272,37 @@ def test_a_result_is_not_replaced_by_a_lesser_one(run, tmp_path):
             {}, {"paper": [{TEST: 2.0}]}, lambda *_: None
         )
     assert report.read(experiment.path).arms["paper"] == [{TEST: 1.0}]
+
+
+def test_what_a_result_has_is_not_trained_again(monkeypatch, tmp_path):
+    """By the same settings; although its runs are gone, if it needs none of them."""
+    begun = []
+    monkeypatch.setattr(Experiment, "_whole", lambda _, *of: begun.append(of))
+    monkeypatch.setattr(_arms, "measure", lambda *_: {TEST: 1.0, "seconds": 5.0})
+
+    def result(arms: dict, seeds: int) -> report.Result:
+        begun.clear()
+        given = Options(seeds=seeds, out=tmp_path, resume=True)
+        experiment = Experiment("x", given)
+        experiment._commits = {f"commit{seeds}"}
+        experiment.finish({}, experiment.arms(arms), lambda *_: None)
+        return report.read(experiment.path)
+
+    first = {"a": SMALL}
+    result(first, 1)
+    assert [(arm, run_.seed) for arm, run_ in begun] == [("a", 0)]
+    second = first | {"b": switched(SMALL, towers=1)}
+    found = result(second, 2)
+    assert [(arm, run_.seed) for arm, run_ in begun] == [("b", 0), ("a", 1), ("b", 1)]
+    assert found.commit == "commit1, commit2"
+    assert found.seconds == 5.0  # of what was kept; the others were not trained
+    again = result(second, 2)
+    assert not begun
+    assert again.arms == found.arms
+    with pytest.raises(InputError, match=r"x.json is a result whose runs are not in"):
+        result(second | {"a": switched(SMALL, towers=1)}, 2)
+    with pytest.raises(InputError, match=r"x.json is a result whose runs are not in"):
+        Experiment("x", Options(seeds=2, out=tmp_path, resume=True)).train("a", SMALL)
 
 
 def test_a_verdict_names_the_arms_that_diverged(tmp_path):

@@ -48,6 +48,11 @@ def test_the_ladder(climb, tmp_path):
     for tag, finding in found.items():
         assert finding.verdict == "not tested: the published figure is CIFAR-10's"
         assert finding.published == dict(paper.claim(tag).published)
+        _, *options = paper.claim(tag).experiment.split()
+        assert (
+            options
+            == f"--data cifar10 --nets {cifar_ladder.LADDER[tag].recipe}".split()
+        )
     centre, ten, nine = ({"mean": error} for error in (0.0, 0.3, 0.4))
     for cropped in ("19pct translations", "13pct", "12pct", "11pct"):
         ours = found[f"cuda-convnet {cropped}"].ours
@@ -58,6 +63,10 @@ def test_the_ladder(climb, tmp_path):
     again = found["cuda-convnet 80sec"].ours["compressed once more at 50, points"]
     assert again["mean"] == pytest.approx(1.0)  # the second arm less the first
     assert "error" in again and "error" not in eleven  # of one seed
+    training = found["cuda-convnet 11pct"].ours[
+        "compressed once more at 50, points of training error"
+    ]
+    assert training["mean"] == pytest.approx(1.0)
     schedule = found["cuda-convnet 11pct"].ours["of its schedule"]
     assert schedule == {"mean": 60 / 450}  # on digits
     for name, seeds in (("cifar-80sec", 3), ("cifar-11pct", 1)):

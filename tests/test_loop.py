@@ -119,7 +119,7 @@ def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
         for i in range(60):
             cv2.imwrite(str(tmp_path / split / "cat" / f"{i}.png"), np.zeros((9, 9, 3)))
     run = replace(RUN, data=Data(str(tmp_path), size=16), batch=32)
-    with pytest.raises(InputError, match="--data.name .*: one class is none: cat"):
+    with pytest.raises(InputError, match="folder .*: only one class, cat"):
         loop.train(run, tmp_path / "run")
 
 

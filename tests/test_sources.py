@@ -15,7 +15,7 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexvgg_jax.config import Data
-from alexvgg_jax.data.sources import find_source, folder_of, open_source
+from alexvgg_jax.data.sources import find_source, folder_digest, folder_of, open_source
 from alexvgg_jax.errors import InputError
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
@@ -151,6 +151,23 @@ def test_the_digits_come_before_a_folder_and_a_folder_before_a_set(
     assert folder_of("mnist") is None
     with pytest.raises(InputError, match="--data ~nobody.here/x: "):
         folder_of("~nobody.here/x")
+
+
+def test_a_folder_is_told_by_the_images_that_are_read(tmp_path):
+    """Through links; and a plot beside them is none."""
+    for name, width in (("one", 8), ("two", 800)):
+        for split in ("train", "test"):
+            image = encoded(plain(RED, width=width))
+            save(tmp_path / name / "real" / split / "a" / "1.png", image)
+            save(tmp_path / name / "real" / split / "b" / "1.png", image)
+            (tmp_path / name / "set").mkdir(exist_ok=True)
+            link = tmp_path / name / "set" / split
+            link.symlink_to(tmp_path / name / "real" / split)
+    one, two = (tmp_path / name / "set" for name in ("one", "two"))
+    before = folder_digest(one)
+    assert before != folder_digest(two)
+    save(one / "results" / "plot.png", encoded(plain(RED)))
+    assert folder_digest(one) == before == folder_digest(tmp_path / "one" / "real")
 
 
 def test_jpeg_is_read_as_rgb(tmp_path):

@@ -132,6 +132,7 @@ def test_ten_views_are_compared_with_the_centre(measured, ten, verdict):
         (5.0, 1, "not reproduced"),
         (0.0, 3, "undecided"),
         (5.0, 4, "undecided: 3 of 6 nets have not converged"),
+        (-5.0, 4, "not reproduced"),
     ],
 )
 def test_dropout_is_decided_by_the_gap_and_the_time(measured, gap, epochs, verdict):

@@ -147,8 +147,21 @@ def _digits(split: Split, size: int) -> Source:
 
 
 def _folder(root: Path, split: Split, size: int) -> Source:
-    """`root/train/CLASS/*.jpg` and `root/test` or `root/val`; or `root/CLASS/*.jpg`,
-    of which every tenth image is for testing."""
+    """The images that `_listed` finds, decoded and fitted as they are fetched."""
+    classes, files, labels = _listed(root, split)
+
+    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
+        images = _decode_all(
+            [lambda f=files[n]: (f.read_bytes(), str(f)) for n in numbers], size
+        )
+        return images, np.asarray(labels, np.int32)[numbers]
+
+    return Source(f"folder {root.name}", len(files), classes, fetch)
+
+
+def _listed(root: Path, split: Split) -> tuple[tuple[str, ...], list[Path], list[int]]:
+    """Classes, files and labels: `root/train/CLASS/*.jpg` and `root/test` or
+    `root/val`; or `root/CLASS/*.jpg`, of which every tenth image is for testing."""
     if not root.is_dir():
         raise InputError(f"--data {root}: no such folder")
     has_parts = (root / "train").is_dir()
@@ -172,21 +185,15 @@ def _folder(root: Path, split: Split, size: int) -> Source:
     if not files:
         rule = "" if has_parts else ", where every tenth of a class is for test"
         raise InputError(f"--data {root}: no {split} images in class folders{rule}")
-
-    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
-        images = _decode_all(
-            [lambda f=files[n]: (f.read_bytes(), str(f)) for n in numbers], size
-        )
-        return images, np.asarray(labels, np.int32)[numbers]
-
-    return Source(f"folder {root.name}", len(files), tuple(classes), fetch)
+    return tuple(classes), files, labels
 
 
-def digest(root: Path) -> str:
-    """Of the names and sizes of all images there: tells a folder from others of its
-    name, and from itself with other images."""
-    images = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    listed = sorted(f"{p.relative_to(root)} {p.stat().st_size}" for p in images)
+def folder_digest(root: Path) -> str:
+    """Of the names and sizes of a folder's files: tells it from others of its name, and
+    from itself with other images."""
+    splits: tuple[Split, ...] = ("train", "test")
+    files = (file for split in splits for file in _listed(root, split)[1])
+    listed = sorted(f"{file.relative_to(root)} {file.stat().st_size}" for file in files)
     return hashlib.sha256("\n".join(listed).encode("utf8", "replace")).hexdigest()[:8]
 
 
@@ -260,8 +267,9 @@ def _tfds_builder(name: str) -> Any:
         hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
         raise InputError(f"--data {name}: {hint}") from None
     except ImportError as error:
+        needed, *_ = (error.name or str(error)).splitlines() or ["more"]
         raise InputError(
-            f"--data {name}: needs {error.name}: pip install -e '.[tfds]'"
+            f"--data {name}: needs {needed}: pip install -e '.[tfds]'"
         ) from None
     except (ValueError, AssertionError) as error:  # no name, or no such version
         reason = str(error).splitlines()[0]
