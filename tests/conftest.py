@@ -58,7 +58,7 @@ def cifar10(monkeypatch):
     def find(data, split) -> Source:
         assert data.name == "cifar10"
         count = 50_000 if split == "train" else 10_000
-        about, classes = "TFDS cifar10/3.0.2, PNG images", tuple("0123456789")
+        about, classes = "TFDS cifar10/3.0.2, JPEG images", tuple("0123456789")
         return Source(about, count, classes, fetch)
 
     def fetch(numbers):

@@ -1,3 +1,8 @@
+import importlib
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import alexnet_retrieval
@@ -26,7 +31,30 @@ DECIDED = [
     ("decay", "AlexNet §5 decay", "no decay", "0.0005 (paper)", TRAINING),
     ("batch", "One weird trick batch", "1024, root", "1024, linear", TEST),
 ]
+COMMITTED = Path(__file__).parents[1] / "experiments" / "results"
+KEPT = [
+    name
+    for name, result in report.read_all(COMMITTED).items()
+    if result.findings and all("run" in seeds[0] for seeds in result.arms.values())
+]
 PUBLISHED = ("top-1 error points", "top-1 error points, or lower")
+
+
+@pytest.mark.usefixtures("cifar10")
+@pytest.mark.parametrize("name", KEPT)
+def test_committed_verdicts_are_those_of_this_code(name, monkeypatch, tmp_path):
+    """Of its settings too: its command, again, trains nothing and finds the same."""
+    committed = report.read(COMMITTED / f"{name}.json")
+    shutil.copy(COMMITTED / f"{name}.json", tmp_path)
+    _, script, *options = shlex.split(committed.command)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [script, *options, "--out", "."])
+    monkeypatch.setattr(Experiment, "_train", lambda _, arm, run: pytest.fail(arm))
+    importlib.import_module(Path(script).stem).main()
+    again = report.read(tmp_path / f"{name}.json")
+    assert again.arms == committed.arms
+    assert again.findings == committed.findings
+    assert again.seconds == committed.seconds
 
 
 @pytest.fixture
