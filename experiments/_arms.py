@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import tyro
+from _figures import Draw, chance, measure
 from rich.console import Console
 
-from alexvgg_jax import evaluate, folder, loop, paper, report
+from alexvgg_jax import folder, loop, paper, report
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import RECIPES, Data, Mesh, Run
 from alexvgg_jax.data.sources import find_source, folder_digest, folder_of
@@ -25,18 +26,10 @@ from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
 
 T = TypeVar("T")
-Draw = Callable[[report.Result, Path], None]
 
 DIGITS_EPOCHS = 60  # an epoch of so few is 11 steps
 
 _, SMALL = RECIPES["alexnet-small"]  # the net of AlexNet's experiments
-TEST, TOP5, TRAINING = "test error, %", "top-5 test error, %", "training error, %"
-GAP = "test error above training error, points"
-CENTRE = "test error of the centre, %"  # of crops, beside those of more views
-MORE_VIEWS: dict[Views, str] = {
-    "nine": "test error of nine views, %",
-    "ten": "test error of ten views, %",
-}
 
 
 @dataclass(frozen=True)
@@ -297,25 +290,12 @@ class Experiment:
             measured = measure(self._whole(arm, run), views)
         except Diverged as end:
             loop.console.print(f"{end}; counts as chance")
-            measured = self._chance(run.epochs, views)
+            measured = chance(len(self.source.classes), run.epochs, views)
         return {"seed": run.seed, "run": self._label(run)} | measured
 
     def _label(self, run: Run) -> str:
         """What tells the run from any other, but for what may change on the way."""
         return f"{self._folder(run).name}/seed{run.seed}, {run.epochs} epochs"
-
-    def _chance(self, epochs: int, views: tuple[Views, ...]) -> dict[str, Any]:
-        classes = len(self.source.classes)
-        top1, top5 = (100 - 100 * min(k / classes, 1) for k in (1, 5))
-        names = (TEST, TRAINING, *(MORE_VIEWS[kind] for kind in views))
-        return dict.fromkeys(names, top1) | {
-            TOP5: top5,
-            GAP: 0.0,
-            "diverged": True,
-            "seconds": 0.0,
-            "curve": [[epoch + 1.0, top1] for epoch in range(epochs)],
-            "training curve": [[epoch + 0.5, top1] for epoch in range(epochs)],
-        }
 
     def finish(
         self,
@@ -408,44 +388,6 @@ def _flat(run: Run) -> dict[str, Any]:
     }
 
 
-def measure(trained: loop.Trained, views: tuple[Views, ...] = ()) -> dict[str, Any]:
-    """The figures of one seed: errors at the end, with all units and without noise on
-    both sets, and the test error after each epoch."""
-    work, history = trained.work, trained.history
-    last = history[-1]
-    training = evaluate.errors(*loop.predict(work, trained.params, work.source)).top1
-    figures = {
-        TEST: last.test_error,
-        TOP5: last.test_top5,
-        TRAINING: training,
-        GAP: last.test_error - training,
-        "seconds": sum(epoch.seconds for epoch in history),
-        "curve": [[float(epoch.epoch), epoch.test_error] for epoch in history],
-        "training curve": [[e.epoch - 0.5, e.train_error] for e in history],
-    }
-    for kind in views:
-        predicted = loop.predict(work, trained.params, work.test_source, kind)
-        figures[MORE_VIEWS[kind]] = evaluate.errors(*predicted).top1
-    return figures
-
-
-def each(arms: Mapping[str, Seeds], figure: str) -> dict[str, report.Value]:
-    """The figure of every arm: mean and deviation over its seeds."""
-    return {
-        f"{figure[:-3]}, {arm}, %": report.spread([seed[figure] for seed in seeds])
-        for arm, seeds in arms.items()
-    }
-
-
-def overfitting(arms: Mapping[str, Seeds], these: str, other: str) -> report.Value:
-    """How much larger GAP is in an arm than in the other; without a standard error if
-    a net of them diverged, for at chance there is no gap."""
-    found = report.difference(arms, these, other, GAP)
-    if any(map(report.diverged, [*arms[these], *arms[other]])):
-        found.pop("error", None)
-    return found
-
-
 def not_cifar10(experiment: Experiment) -> str:
     """Why a claim about CIFAR-10 is not tested on these data; nothing if it is."""
     if experiment.source.about.startswith("TFDS cifar10/"):
@@ -460,51 +402,3 @@ def no_colour(experiment: Experiment) -> str:
     if (images == images[..., :1]).all():
         return "not tested: the images are grey"
     return ""
-
-
-def worst(*verdicts: str) -> str:
-    """Of claims that have several parts: the weakest of them, with all its reasons."""
-    order = ("not reproduced", "undecided", "reproduced")
-    parts = [found.partition(": ") for found in verdicts]
-    weakest = min((head for head, *_ in parts), key=order.index)
-    reasons = [why for head, _, why in parts if head == weakest and why]
-    return f"{weakest}: {'; '.join(dict.fromkeys(reasons))}" if reasons else weakest
-
-
-def _title(result: report.Result) -> str:
-    verdicts = (f"{tag}: {found.verdict}" for tag, found in result.findings.items())
-    return "\n".join([*verdicts, result.data["set"]])
-
-
-def bars(figure: str, other: str | None = None) -> Draw:
-    """What draws a bar an arm, under the verdicts of the result."""
-
-    def draw(result: report.Result, path: Path) -> None:
-        report.plot_arms(
-            result.arms, path, title=_title(result), figure=figure, other=other
-        )
-
-    return draw
-
-
-def curves(
-    y: str = TEST,
-    *,
-    dashed: tuple[str, ...] = (),
-    title: str | None = None,
-) -> Draw:
-    """What draws a curve a seed against epochs, under the verdicts or that title."""
-
-    def draw(result: report.Result, path: Path) -> None:
-        drawn = [
-            report.Curve(
-                arm,
-                "--" if arm in dashed else "-",
-                [seed["curve"] for seed in seeds],
-            )
-            for arm, seeds in result.arms.items()
-        ]
-        heading = f"{title}\n{result.data['set']}" if title else _title(result)
-        report.plot_curves(drawn, path, title=heading, x="epochs", y=y)
-
-    return draw

@@ -20,19 +20,8 @@ undecided between. Grey images cannot test colour, and a net that diverges has n
 
 from dataclasses import replace
 
-from _arms import (
-    MORE_VIEWS,
-    SMALL,
-    TEST,
-    TRAINING,
-    Experiment,
-    Options,
-    bars,
-    each,
-    no_colour,
-    options,
-    overfitting,
-)
+from _arms import SMALL, Experiment, Options, no_colour, options
+from _figures import MORE_VIEWS, TEST, TRAINING, bars, each, overfitting
 
 from alexvgg_jax.config import Augment, Run
 from alexvgg_jax.errors import one_line

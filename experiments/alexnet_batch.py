@@ -15,7 +15,8 @@ by more than two standard errors, not reproduced if lower by as much, undecided 
 
 from dataclasses import replace
 
-from _arms import SMALL, TEST, TRAINING, Experiment, Options, bars, each, options
+from _arms import SMALL, Experiment, Options, options
+from _figures import TEST, TRAINING, bars, each
 
 from alexvgg_jax.config import Run
 from alexvgg_jax.errors import one_line

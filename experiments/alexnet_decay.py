@@ -12,7 +12,8 @@ standard errors, not reproduced if lower by as much, undecided between.
 
 from dataclasses import replace
 
-from _arms import SMALL, TEST, TRAINING, Experiment, Options, bars, each, options
+from _arms import SMALL, Experiment, Options, options
+from _figures import TEST, TRAINING, bars, each
 
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import difference, verdict

@@ -14,7 +14,8 @@ by as much, undecided between; it names the layers that make it so.
     python experiments/alexnet_depth.py --data cifar10
 """
 
-from _arms import SMALL, TEST, Experiment, Options, bars, each, options, switched, worst
+from _arms import SMALL, Experiment, Options, options, switched
+from _figures import TEST, bars, each, worst
 
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import difference, verdict

@@ -22,19 +22,8 @@ not converged in 18 epochs.)
 import math
 from dataclasses import replace
 
-from _arms import (
-    SMALL,
-    TEST,
-    TRAINING,
-    Experiment,
-    Options,
-    curves,
-    each,
-    options,
-    overfitting,
-    switched,
-    worst,
-)
+from _arms import SMALL, Experiment, Options, options, switched
+from _figures import TEST, TRAINING, curves, each, overfitting, worst
 
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import diverged, estimate, verdict

@@ -19,7 +19,8 @@ import math
 from statistics import fmean, pstdev
 
 import numpy as np
-from _arms import SMALL, TEST, TOP5, Experiment, Options, bars, options
+from _arms import SMALL, Experiment, Options, options
+from _figures import TEST, TOP5, bars
 
 from alexvgg_jax import evaluate, loop
 from alexvgg_jax.errors import InputError, one_line

@@ -24,7 +24,8 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from _arms import Experiment, Options, curves, options, switched
+from _arms import Experiment, Options, options, switched
+from _figures import curves
 
 from alexvgg_jax import evaluate, loop, paper
 from alexvgg_jax.config import RECIPES

@@ -11,16 +11,8 @@ errors, not reproduced if lower by as much, undecided between.
     python experiments/alexnet_init.py --data cifar10
 """
 
-from _arms import (
-    SMALL,
-    TEST,
-    Experiment,
-    Options,
-    bars,
-    each,
-    options,
-    switched,
-)
+from _arms import SMALL, Experiment, Options, options, switched
+from _figures import TEST, bars, each
 
 from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.report import difference, verdict

@@ -15,7 +15,8 @@ not higher by as much, a reproduced one says so: the gain may be the constant's.
     python experiments/alexnet_lrn.py --data cifar10
 """
 
-from _arms import SMALL, TEST, TOP5, Experiment, Options, bars, each, options, switched
+from _arms import SMALL, Experiment, Options, options, switched
+from _figures import TEST, TOP5, bars, each
 
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import difference, verdict

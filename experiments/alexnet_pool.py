@@ -11,19 +11,8 @@ not reproduced if lower by as much, undecided between.
     python experiments/alexnet_pool.py --data cifar10
 """
 
-from _arms import (
-    SMALL,
-    TEST,
-    TOP5,
-    TRAINING,
-    Experiment,
-    Options,
-    bars,
-    each,
-    options,
-    overfitting,
-    switched,
-)
+from _arms import SMALL, Experiment, Options, options, switched
+from _figures import TEST, TOP5, TRAINING, bars, each, overfitting
 
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.report import difference, verdict

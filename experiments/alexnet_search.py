@@ -24,17 +24,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from _arms import (
-    SMALL,
-    TEST,
-    Experiment,
-    Options,
-    alone,
-    each,
-    options,
-    scaled,
-    switched,
-)
+from _arms import SMALL, Experiment, Options, alone, options, scaled, switched
+from _figures import TEST, each
 
 from alexvgg_jax import report
 from alexvgg_jax.config import Augment, Run

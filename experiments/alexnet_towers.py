@@ -26,19 +26,8 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from _arms import (
-    SMALL,
-    TEST,
-    TOP5,
-    Experiment,
-    Options,
-    bars,
-    each,
-    no_colour,
-    options,
-    scaled,
-    switched,
-)
+from _arms import SMALL, Experiment, Options, no_colour, options, scaled, switched
+from _figures import TEST, TOP5, bars, each
 from jaxtyping import Float
 
 from alexvgg_jax.errors import one_line

@@ -44,18 +44,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import tyro
-from _arms import (
-    CENTRE,
-    MORE_VIEWS,
-    TEST,
-    TRAINING,
-    Experiment,
-    Options,
-    curves,
-    not_cifar10,
-    options,
-    scaled,
-)
+from _arms import Experiment, Options, not_cifar10, options, scaled
+from _figures import CENTRE, MORE_VIEWS, TEST, TRAINING, curves
 
 from alexvgg_jax import paper, report
 from alexvgg_jax.config import RECIPES, Run

@@ -18,16 +18,8 @@ data and shorter runs cannot test it.
 
 import math
 
-from _arms import (
-    CENTRE,
-    MORE_VIEWS,
-    Experiment,
-    Options,
-    curves,
-    not_cifar10,
-    options,
-    switched,
-)
+from _arms import Experiment, Options, not_cifar10, options, switched
+from _figures import CENTRE, MORE_VIEWS, curves
 
 from alexvgg_jax.config import RECIPES
 from alexvgg_jax.errors import one_line

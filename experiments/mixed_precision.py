@@ -11,7 +11,8 @@ whose bfloat16 is several times as fast; the curves can be drawn anywhere.
 from dataclasses import replace
 from typing import Any, get_args
 
-from _arms import TEST, Experiment, Options, curves, options
+from _arms import Experiment, Options, options
+from _figures import TEST, curves
 
 from alexvgg_jax.config import RECIPES, Compute
 from alexvgg_jax.errors import one_line

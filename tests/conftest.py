@@ -71,7 +71,8 @@ def cifar10(monkeypatch):
 @pytest.fixture
 def untrained(monkeypatch):
     """Arms whose nets are built and not trained: the n-th of them has n% test error."""
-    from _arms import GAP, MORE_VIEWS, TEST, TOP5, TRAINING, Experiment
+    from _arms import Experiment
+    from _figures import GAP, MORE_VIEWS, TEST, TOP5, TRAINING
 
     from alexvgg_jax.models import build
 

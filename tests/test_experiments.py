@@ -17,17 +17,8 @@ import alexnet_towers
 import cv2
 import numpy as np
 import pytest
-from _arms import (
-    GAP,
-    SMALL,
-    TEST,
-    TRAINING,
-    Experiment,
-    Options,
-    alone,
-    scaled,
-    switched,
-)
+from _arms import SMALL, Experiment, Options, alone, scaled, switched
+from _figures import GAP, TEST, TRAINING
 
 from alexvgg_jax import loop, paper, report
 from alexvgg_jax.config import RECIPES

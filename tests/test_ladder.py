@@ -5,13 +5,8 @@ from types import SimpleNamespace
 import cifar_ladder
 import cifar_lrn
 import pytest
-from _arms import (
-    MORE_VIEWS,
-    TEST,
-    Experiment,
-    Options,
-    switched,
-)
+from _arms import Experiment, Options, switched
+from _figures import MORE_VIEWS, TEST
 
 from alexvgg_jax import paper, report
 from alexvgg_jax.config import RECIPES

@@ -4,12 +4,8 @@ import sys
 
 import alexnet_search
 import pytest
-from _arms import (
-    SMALL,
-    TEST,
-    Experiment,
-    switched,
-)
+from _arms import SMALL, Experiment, switched
+from _figures import TEST
 
 from alexvgg_jax import loop, report
 from alexvgg_jax.errors import Diverged, InputError, Stopped

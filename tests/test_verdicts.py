@@ -8,15 +8,8 @@ from types import SimpleNamespace
 import alexnet_retrieval
 import numpy as np
 import pytest
-from _arms import (
-    GAP,
-    MORE_VIEWS,
-    TEST,
-    TOP5,
-    TRAINING,
-    Experiment,
-    worst,
-)
+from _arms import Experiment
+from _figures import GAP, MORE_VIEWS, TEST, TOP5, TRAINING, worst
 
 from alexvgg_jax import loop, report
 from alexvgg_jax.errors import Diverged
