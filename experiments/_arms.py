@@ -89,8 +89,8 @@ class Experiment:
 
     A run's folder is named after its settings and images, so that experiments with an
     arm in common train it once, and one that was cut short goes on where it was. What
-    a result has already is not trained again. No claim is tested by fewer `epochs` than
-    these, or on digits than DIGITS_EPOCHS.
+    a result has of its `arms` is not trained again. No claim is tested by fewer
+    `epochs` than these, or on digits than DIGITS_EPOCHS.
     """
 
     def __init__(self, name: str, given: Options, epochs: int = SMALL.epochs):
@@ -105,6 +105,8 @@ class Experiment:
         if given.data == "digits":
             epochs = DIGITS_EPOCHS
             given = replace(given, epochs=given.epochs or epochs)
+        if images := folder_of(given.data):
+            given = replace(given, data=str(images.resolve()))
         self.name, self.given = name, given
         self._short = ""
         if 0 < given.epochs < epochs:
@@ -112,14 +114,12 @@ class Experiment:
         self.source = find_source(Data(given.data), "train")
         self.test = find_source(Data(given.data), "test")
         self.set = self.source.about
-        if images := folder_of(given.data):  # which may change
-            self.set += f" ({folder_digest(images)})"
+        if images:
+            self.set += f" ({folder_digest(images)})"  # for they may change
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
         self._earlier = self._checked_earlier()
-        runs = self._runs.glob(f"*/seed*/{folder.SETTINGS}")
-        self._lost = self._earlier is not None and not any(runs)
         try:
             self._runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -173,10 +173,6 @@ class Experiment:
 
         Raises InputError if it went further already: its parameters are then others.
         """
-        self._check_runs()
-        return self._whole(arm, run)
-
-    def _whole(self, arm: str, run: Run) -> loop.Trained:
         directory, trained = self._train(arm, run)
         if (epochs := len(trained.history)) > run.epochs:
             raise InputError(
@@ -186,18 +182,26 @@ class Experiment:
         return trained
 
     def seeds(self, arm: str, run: Run) -> Iterator[loop.Trained]:
-        """`run` with each of --seeds, its schedule scaled to --epochs."""
+        """`run` with each of --seeds, its schedule scaled to --epochs.
+
+        Raises InputError as `needs` and `train`.
+        """
+        run = scaled(run, self.given.epochs)
+        self.needs(run)
         for seed in range(self.given.seeds):
-            yield self.train(arm, scaled(replace(run, seed=seed), self.given.epochs))
+            yield self.train(arm, replace(run, seed=seed))
 
     def history(self, arm: str, run: Run) -> list[loop.Epoch]:
         """What `run` went through in its epochs, be it that it went further."""
-        self._check_runs()
         return self._train(arm, run)[1].history[: run.epochs]
 
-    def _check_runs(self) -> None:
-        """InputError if a result is there without the runs that it comes from."""
-        if self._lost:
+    def needs(self, run: Run) -> None:
+        """InputError if a result is there without `run`, one of those it comes from."""
+        if self._earlier:
+            self._check_there(self._folder(run) / f"seed{run.seed}")
+
+    def _check_there(self, directory: Path) -> None:
+        if not (directory / folder.SETTINGS).exists():
             raise InputError(
                 f"{self.path} is a result whose runs are not in {self._runs}: another "
                 "--out starts anew"
@@ -246,8 +250,7 @@ class Experiment:
         chosen["data.name"] = self.set  # whatever version, copy or place
         settings = json.dumps(chosen, sort_keys=True).encode()
         digest = hashlib.sha256(settings).hexdigest()[:8]
-        name = f"{run.model.name}-{Path(self.given.data).name}-{digest}"
-        return self._runs / name
+        return self._runs / f"{run.model.name}-{digest}"
 
     def arms(
         self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
@@ -260,34 +263,41 @@ class Experiment:
         """
         for run in runs.values():
             self._check_batch(run)
-        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
         paper_run, *_ = runs.values()
+        wanted: dict[tuple[str, int], Run] = {}
         for seed in range(self.given.seeds):
             for arm, run in runs.items():
                 epochs = round(self.given.epochs * run.epochs / paper_run.epochs)
-                run = scaled(replace(run, seed=seed), epochs)
-                found[arm].append(self._kept(arm, run) or self._new(arm, run, views))
+                wanted[arm, seed] = scaled(replace(run, seed=seed), epochs)
+        kept = {of: self._kept(of[0], run, views) for of, run in wanted.items()}
+        found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
+        for (arm, seed), run in wanted.items():
+            found[arm].append(kept[arm, seed] or self._new(arm, run, views))
         return found
 
-    def _kept(self, arm: str, run: Run) -> dict[str, Any] | None:
+    def _kept(
+        self, arm: str, run: Run, views: tuple[Views, ...]
+    ) -> dict[str, Any] | None:
         """What the result that is there has of this run. InputError if it has the seed
-        by other settings, without its run."""
+        by other settings, and those are gone."""
         if not self._earlier:
             return None
         there = self._earlier.arms.get(arm, [])
-        for figures in (seed for seed in there if seed.get("seed") == run.seed):
-            if figures.get("run") != self._label(run):
-                self._check_runs()
-                return None
-            self._trained[self._folder(run) / f"seed{run.seed}"] = figures["seconds"]
-            self._commits |= set(self._earlier.commit.split(", "))
-            return figures
-        return None
+        figures = next((seed for seed in there if seed.get("seed") == run.seed), None)
+        if figures is None:
+            return None
+        label, measured = figures.get("run", ""), chance(1, 1, views).keys()
+        if label != self._label(run) or measured - {"diverged"} - figures.keys():
+            self._check_there(self._runs / label.partition(", ")[0])
+            return None
+        self._trained[self._folder(run) / f"seed{run.seed}"] = figures["seconds"]
+        self._commits |= set(self._earlier.commit.split(", "))
+        return figures
 
     def _new(self, arm: str, run: Run, views: tuple[Views, ...]) -> dict[str, Any]:
         """What this run measures, trained if it is not yet."""
         try:
-            measured = measure(self._whole(arm, run), views)
+            measured = measure(self.train(arm, run), views)
         except Diverged as end:
             loop.console.print(f"{end}; counts as chance")
             measured = chance(len(self.source.classes), run.epochs, views)

@@ -42,7 +42,7 @@ def measure(trained: loop.Trained, views: tuple[Views, ...] = ()) -> dict[str, A
 
 def chance(classes: int, epochs: int, views: tuple[Views, ...]) -> dict[str, Any]:
     """The figures of one seed that diverged: those of guessing."""
-    top1, top5 = (100 - 100 * min(k / classes, 1) for k in (1, 5))
+    top1, top5 = (100 - 100 * min(k / classes, 1.0) for k in (1, 5))
     names = (TEST, TRAINING, *(MORE_VIEWS[kind] for kind in views))
     return dict.fromkeys(names, top1) | {
         TOP5: top5,

@@ -151,6 +151,8 @@ def main() -> None:
     given = options(__doc__, Options())
     given = replace(given, epochs=given.epochs or EPOCHS)
     experiment = Experiment("alexnet_relu", given, SEARCH_EPOCHS)
+    rate, *_ = RATES["relu"]
+    experiment.needs(net("relu", rate, SEARCH_EPOCHS))
     classes = len(experiment.source.classes)
     arms: dict[str, list[Figures]] = {}
     for activation in STYLES:

@@ -207,6 +207,7 @@ def main() -> None:
         raise InputError(f"--trials {given.trials}: at least 2")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     experiment = Experiment("alexnet_search", given.shared)
+    experiment.needs(brief(PAPER, experiment))
     out, name = given.shared.out, "alexnet_search"
     with (
         alone(out / "runs" / name),

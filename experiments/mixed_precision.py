@@ -25,6 +25,7 @@ def main() -> None:
     given = replace(given, epochs=given.epochs or EPOCHS)
     experiment = Experiment("mixed_precision", given)
     _, recipe = RECIPES[NET]
+    experiment.needs(recipe)
     arms: dict[str, list[dict[str, Any]]] = {}
     for compute in get_args(Compute):
         model = replace(recipe.model, compute=compute)

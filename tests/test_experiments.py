@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from _arms import SMALL, Experiment, Options, alone, scaled, switched
-from _figures import GAP, TEST, TRAINING
+from _figures import GAP, TEST, TRAINING, chance
 
 from alexvgg_jax import loop, paper, report
 from alexvgg_jax.config import RECIPES
@@ -265,35 +266,66 @@ def test_a_result_is_not_replaced_by_a_lesser_one(run, tmp_path):
     assert report.read(experiment.path).arms["paper"] == [{TEST: 1.0}]
 
 
-def test_what_a_result_has_is_not_trained_again(monkeypatch, tmp_path):
-    """By the same settings; although its runs are gone, if it needs none of them."""
-    begun = []
-    monkeypatch.setattr(Experiment, "_whole", lambda _, *of: begun.append(of))
-    monkeypatch.setattr(_arms, "measure", lambda *_: {TEST: 1.0, "seconds": 5.0})
+@pytest.fixture
+def begun(monkeypatch):
+    """Which arms and seeds an experiment trains; here all that they leave is a run's
+    folder."""
+    trained = []
 
-    def result(arms: dict, seeds: int) -> report.Result:
-        begun.clear()
-        given = Options(seeds=seeds, out=tmp_path, resume=True)
-        experiment = Experiment("x", given)
-        experiment._commits = {f"commit{seeds}"}
-        experiment.finish({}, experiment.arms(arms), lambda *_: None)
-        return report.read(experiment.path)
+    def train(self, arm, run_) -> None:
+        report.write_json({}, self._folder(run_) / f"seed{run_.seed}" / "run.json")
+        trained.append((arm, run_.seed))
 
-    first = {"a": SMALL}
-    result(first, 1)
-    assert [(arm, run_.seed) for arm, run_ in begun] == [("a", 0)]
-    second = first | {"b": switched(SMALL, towers=1)}
-    found = result(second, 2)
-    assert [(arm, run_.seed) for arm, run_ in begun] == [("b", 0), ("a", 1), ("b", 1)]
+    figures = chance(1, 1, ()) | {"seconds": 5.0, "diverged": False}
+    monkeypatch.setattr(Experiment, "train", train)
+    monkeypatch.setattr(_arms, "measure", lambda *_: dict(figures))
+    return trained
+
+
+def resumed(runs: dict, seeds: int, out: Path) -> report.Result:
+    experiment = Experiment("x", Options(seeds=seeds, out=out, resume=True))
+    experiment._commits = {f"commit{seeds}"}
+    experiment.finish({}, experiment.arms(runs), lambda *_: None)
+    return report.read(experiment.path)
+
+
+SPLIT = switched(SMALL, towers=1)
+
+
+def test_what_a_result_has_is_not_trained_again(begun, tmp_path):
+    """By the same settings; although its runs are gone."""
+    resumed({"a": SMALL}, 1, tmp_path)
+    assert begun == [("a", 0)]
+    shutil.rmtree(tmp_path / "runs")
+    begun.clear()
+    both = {"a": SMALL, "b": SPLIT}
+    found = resumed(both, 2, tmp_path)
+    assert begun == [("b", 0), ("a", 1), ("b", 1)]
     assert found.commit == "commit1, commit2"
     assert found.seconds == 5.0  # of what was kept; the others were not trained
-    again = result(second, 2)
+    begun.clear()
+    assert resumed(both, 2, tmp_path).arms == found.arms
     assert not begun
-    assert again.arms == found.arms
-    with pytest.raises(InputError, match=r"x.json is a result whose runs are not in"):
-        result(second | {"a": switched(SMALL, towers=1)}, 2)
-    with pytest.raises(InputError, match=r"x.json is a result whose runs are not in"):
-        Experiment("x", Options(seeds=2, out=tmp_path, resume=True)).train("a", SMALL)
+
+
+def test_a_result_without_its_runs_is_not_replaced(begun, tmp_path):
+    """By other settings, be it by the second of two starts, or by nets that are needed
+    themselves."""
+    resumed({"a": SMALL}, 1, tmp_path)
+    other = {"new": switched(SMALL, pooling="2/2"), "a": SPLIT}
+    shutil.rmtree(tmp_path / "runs")
+    begun.clear()
+    for _ in range(2):
+        with pytest.raises(InputError, match="x.json is a result whose runs are not"):
+            resumed(other, 1, tmp_path)
+        experiment = Experiment("x", Options(seeds=1, out=tmp_path, resume=True))
+        with pytest.raises(InputError, match="x.json is a result whose runs are not"):
+            next(experiment.seeds("a", SMALL))
+    assert not begun
+    experiment.train("a", scaled(SMALL, 60))
+    assert len(list(experiment.seeds("a", SMALL))) == 1
+    resumed(other, 1, tmp_path)
+    assert begun[-2:] == [("new", 0), ("a", 0)]
 
 
 def test_a_verdict_names_the_arms_that_diverged(tmp_path):

@@ -1,5 +1,6 @@
 import fcntl
 import runpy
+import shutil
 import sys
 
 import alexnet_search
@@ -24,6 +25,7 @@ def searched(run, monkeypatch, tmp_path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if arm in cut_short:
             raise cut_short.pop(arm)
+        report.write_json({}, self._folder(run_) / "seed0" / "run.json")
         rate, epochs = run_.optim.rate, range(1, run_.epochs + 1)
         tried.append((arm, rate))
         epoch = loop.Epoch(1, 1, rate, 0, 0, 0, 100 * abs(rate - 0.02), 0, 1.0)
@@ -59,6 +61,9 @@ def test_search(searched, tmp_path):
     assert (tmp_path / "out" / "alexnet_search.png").exists()
     with pytest.raises(InputError, match="--trials 7: the study has 8"):
         search(7, "--resume")
+    shutil.rmtree(tmp_path / "out" / "runs")
+    with pytest.raises(InputError, match="search.json is a result whose runs are not"):
+        search(9, "--resume")
 
 
 def test_a_search_that_was_cut_short_is_that_which_was_not(searched):
@@ -82,7 +87,7 @@ def test_a_search_that_was_killed_is_that_which_was_not(searched, tmp_path):
     (tmp_path / "out").mkdir()
     path = tmp_path / "out" / "alexnet_search.db"
     for trials in (2, 4):
-        with alexnet_search.opened(path, "digits") as study:
+        with alexnet_search.opened(path, "scikit-learn's digits") as study:
             trial = study.ask()
             if trials > 2:
                 trial.suggest_float("rate", 0.002, 0.05, log=True)

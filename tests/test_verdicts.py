@@ -25,11 +25,9 @@ DECIDED = [
     ("batch", "One weird trick batch", "1024, root", "1024, linear", TEST),
 ]
 COMMITTED = Path(__file__).parents[1] / "experiments" / "results"
-KEPT = [
-    name
-    for name, result in report.read_all(COMMITTED).items()
-    if result.findings and all("run" in seeds[0] for seeds in result.arms.values())
-]
+NEED_RUNS = {"alexnet_relu", "alexnet_ensemble", "alexnet_retrieval", "alexnet_search"}
+KEPT = {path.stem for path in COMMITTED.glob("*.json")} - NEED_RUNS
+KEPT = sorted(name for name in KEPT if name.startswith(("alexnet", "cifar")))
 PUBLISHED = ("top-1 error points", "top-1 error points, or lower")
 
 
@@ -38,6 +36,7 @@ PUBLISHED = ("top-1 error points", "top-1 error points, or lower")
 def test_committed_verdicts_are_those_of_this_code(name, monkeypatch, tmp_path):
     """Of its settings too: its command, again, trains nothing and finds the same."""
     committed = report.read(COMMITTED / f"{name}.json")
+    assert committed.findings
     shutil.copy(COMMITTED / f"{name}.json", tmp_path)
     _, script, *options = shlex.split(committed.command)
     monkeypatch.chdir(tmp_path)

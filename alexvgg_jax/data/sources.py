@@ -189,12 +189,14 @@ def _listed(root: Path, split: Split) -> tuple[tuple[str, ...], list[Path], list
 
 
 def folder_digest(root: Path) -> str:
-    """Of the names and sizes of a folder's files: tells it from others of its name, and
-    from itself with other images."""
-    splits: tuple[Split, ...] = ("train", "test")
-    files = (file for split in splits for file in _listed(root, split)[1])
-    listed = sorted(f"{file.relative_to(root)} {file.stat().st_size}" for file in files)
-    return hashlib.sha256("\n".join(listed).encode("utf8", "replace")).hexdigest()[:8]
+    """Of a folder's classes and the names and sizes of its files: tells it from others
+    of its name, and from itself with other images, but for uncompressed ones."""
+    classes, training, _ = _listed(root, "train")
+    _, testing, _ = _listed(root, "test")
+    files = sorted(training + testing)
+    listed = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files]
+    text = "\n".join([*classes, *listed])
+    return hashlib.sha256(text.encode("utf8", "replace")).hexdigest()[:8]
 
 
 def _sub_folders(folder: Path) -> list[str]:
