@@ -94,14 +94,7 @@ class Experiment:
     """
 
     def __init__(self, name: str, given: Options, epochs: int = SMALL.epochs):
-        for flag, value, least in (
-            ("--seeds", given.seeds, 1),
-            ("--epochs", given.epochs, 0),
-        ):
-            if value < least:
-                raise InputError(f"{flag} {value}: at least {least}")
-        if not 0 <= given.devices <= (there := len(all_devices())):
-            raise InputError(f"--devices {given.devices}: from 0 to {there}")
+        _check_numbers(given)
         if given.data == "digits":
             epochs = DIGITS_EPOCHS
             given = replace(given, epochs=given.epochs or epochs)
@@ -362,6 +355,17 @@ class Experiment:
             },
             arms={arm: list(seeds) for arm, seeds in arms.items()},
         )
+
+
+def _check_numbers(given: Options) -> None:
+    for flag, value, least in (
+        ("--seeds", given.seeds, 1),
+        ("--epochs", given.epochs, 0),
+    ):
+        if value < least:
+            raise InputError(f"{flag} {value}: at least {least}")
+    if not 0 <= given.devices <= (there := len(all_devices())):
+        raise InputError(f"--devices {given.devices}: from 0 to {there}")
 
 
 def newest_checkpoint(directory: Path) -> tuple[int, int] | None:
