@@ -40,7 +40,7 @@ def test_committed_verdicts_are_those_of_this_code(name, monkeypatch, tmp_path):
     shutil.copy(COMMITTED / f"{name}.json", tmp_path)
     _, script, *options = shlex.split(committed.command)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [script, *options, "--out", "."])
+    monkeypatch.setattr(sys, "argv", [script, *options, "--out", ".", "--resume"])
     monkeypatch.setattr(Experiment, "_train", lambda _, arm, run: pytest.fail(arm))
     importlib.import_module(Path(script).stem).main()
     again = report.read(tmp_path / f"{name}.json")
