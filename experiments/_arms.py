@@ -240,7 +240,7 @@ class Experiment:
         # Defaults are left out, so that a new setting changes no folder's name.
         default = _flat(Run())
         chosen = {k: v for k, v in _flat(run).items() if v != default[k]}
-        chosen["data.name"] = self.set  # whatever version, copy or place
+        chosen["data.name"] = self.set  # its version and images, not where they lie
         settings = json.dumps(chosen, sort_keys=True).encode()
         digest = hashlib.sha256(settings).hexdigest()[:8]
         return self._runs / f"{run.model.name}-{digest}"
