@@ -191,7 +191,7 @@ class Experiment:
     def needs(self, run: Run) -> None:
         """InputError if a result is there without `run`, one of those it comes from."""
         if self._earlier:
-            self._check_there(self._folder(run) / f"seed{run.seed}")
+            self._check_there(self._folder(run))
 
     def _check_there(self, directory: Path) -> None:
         if not (directory / folder.SETTINGS).exists():
@@ -211,7 +211,7 @@ class Experiment:
         self._check_batch(run)
         data = replace(run.data, name=self.given.data)
         run = replace(run, data=data, mesh=Mesh(self.given.devices))
-        directory = self._folder(run) / f"seed{run.seed}"
+        directory = self._folder(run)
         loop.console.rule(f"{arm}, seed {run.seed}", align="left")
         with alone(directory):
             self._trained.setdefault(directory, 0.0)
@@ -243,7 +243,7 @@ class Experiment:
         chosen["data.name"] = self.set  # its version and images, not where they lie
         settings = json.dumps(chosen, sort_keys=True).encode()
         digest = hashlib.sha256(settings).hexdigest()[:8]
-        return self._runs / f"{run.model.name}-{digest}"
+        return self._runs / f"{run.model.name}-{digest}" / f"seed{run.seed}"
 
     def arms(
         self, runs: Mapping[str, Run], views: tuple[Views, ...] = ()
@@ -283,7 +283,7 @@ class Experiment:
         if label != self._label(run) or measured - {"diverged"} - figures.keys():
             self._check_there(self._runs / label.partition(", ")[0])
             return None
-        self._trained[self._folder(run) / f"seed{run.seed}"] = figures["seconds"]
+        self._trained[self._folder(run)] = figures["seconds"]
         self._commits |= set(self._earlier.commit.split(", "))
         return figures
 
@@ -298,7 +298,8 @@ class Experiment:
 
     def _label(self, run: Run) -> str:
         """What tells the run from any other, but for what may change on the way."""
-        return f"{self._folder(run).name}/seed{run.seed}, {run.epochs} epochs"
+        place = self._folder(run).relative_to(self._runs).as_posix()
+        return f"{place}, {run.epochs} epochs"
 
     def finish(
         self,

@@ -185,7 +185,7 @@ def test_a_folder_of_the_same_name_is_another_set(monkeypatch, tmp_path):
         experiment("there", "out")
     other = experiment("there", "other")
     assert other.set != first.set
-    assert other._folder(SMALL).name != first._folder(SMALL).name
+    assert other._folder(SMALL).parent.name != first._folder(SMALL).parent.name
     images(tmp_path / "here" / "images", 99)
     assert experiment("here", "other").set == other.set
 
@@ -273,7 +273,7 @@ def begun(monkeypatch):
     trained = []
 
     def train(self, arm, run_) -> None:
-        report.write_json({}, self._folder(run_) / f"seed{run_.seed}" / "run.json")
+        report.write_json({}, self._folder(run_) / "run.json")
         trained.append((arm, run_.seed))
 
     figures = chance(1, 1, ()) | {"seconds": 5.0, "diverged": False}

@@ -25,7 +25,7 @@ def searched(run, monkeypatch, tmp_path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if arm in cut_short:
             raise cut_short.pop(arm)
-        report.write_json({}, self._folder(run_) / "seed0" / "run.json")
+        report.write_json({}, self._folder(run_) / "run.json")
         rate, epochs = run_.optim.rate, range(1, run_.epochs + 1)
         tried.append((arm, rate))
         epoch = loop.Epoch(1, 1, rate, 0, 0, 0, 100 * abs(rate - 0.02), 0, 1.0)
