@@ -7,8 +7,9 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_origin
+from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 import jax
 import tyro
@@ -31,7 +32,7 @@ def _pairs(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs="*",
         metavar="[NAME VALUE ...]",
-        instance_from_str=_from_words,
+        instance_from_str=partial(_from_words, numbers=float in get_args(info.type)),
         is_instance=lambda found: isinstance(found, Mapping),
         str_from_instance=lambda pairs: [
             str(w) for pair in pairs.items() for w in pair
@@ -39,11 +40,12 @@ def _pairs(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
     )
 
 
-def _from_words(words: list[str]) -> dict[str, bool | int | float | str]:
+def _from_words(words: list[str], numbers: bool) -> dict[str, Any]:
     if len(words) % 2:
         raise ValueError(f"{words[-1]} needs a value")
+    value = float if numbers else _value
     return {
-        name: _value(text) for name, text in zip(words[::2], words[1::2], strict=True)
+        name: value(text) for name, text in zip(words[::2], words[1::2], strict=True)
     }
 
 
@@ -145,9 +147,10 @@ class Eval:
     folder: tyro.conf.Positional[Path]  # that `train` wrote
 
     def __call__(self) -> None:
-        errors = loop.evaluate_run(self.folder)
+        work, params = loop.restored(self.folder)
+        errors = loop.test(work, params)
         print(
-            f"test loss {errors.loss:.4f}  "
+            f"{work.run.data.tested} loss {errors.loss:.4f}  "
             f"top-1 error {errors.top1:.2f}%  top-5 error {errors.top5:.2f}%"
         )
 
@@ -199,11 +202,7 @@ class Ledger:
         devices = run.mesh.devices or max(2, run.mesh.classifier)
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", devices)
-        size = run.augment.crop or run.data.size
-        switches: dict[str, Any] = {"image_size": size} | dict(run.model.switches)
-        model = run.model
-        net = build(model.name, remat=model.remat, compute=model.compute, **switches)
-        size = run.data.size
+        net, size = loop.net_of(run, {}), run.data.size
         for given in dict.fromkeys((replace(run.mesh, devices=devices), Mesh(devices))):
             mesh, zero = make_mesh(given), given.zero
             with Console(stderr=True).status("compiling"):

@@ -68,9 +68,11 @@ class Checkpoints:
         """The newest state that can be read, laid out as `like` (without it, as dicts
         on one device), and its progress.
 
-        Newer ones that cannot be read are deleted, and said to be. None if there is no
-        checkpoint. Raises InputError if one has other shapes than `like`, or if none
-        can be read.
+        Newer ones that cannot be read are deleted, and said to be; but of several hosts
+        one may read what another cannot, and they would go on apart. None if there is
+        no checkpoint. Raises InputError if one has other shapes than `like`, if none
+        can be read, or on several hosts not the newest; and JaxRuntimeError if it does
+        not fit the device.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged = []
@@ -84,9 +86,14 @@ class Checkpoints:
                     progress=ocp.args.JsonRestore(),
                 )
                 restored = self._manager.restore(step, args=arguments)
-            except InputError:
+            except (InputError, jax.errors.JaxRuntimeError):
                 raise
-            except Exception:  # orbax names no error for what it cannot read
+            except Exception as error:  # orbax names none for what it cannot read
+                if jax.process_count() > 1:
+                    raise InputError(
+                        f"{self._directory / str(step)} cannot be read on this host: "
+                        "delete it to go on from the one before"
+                    ) from error
                 damaged.append(step)
                 continue
             for unreadable in damaged:

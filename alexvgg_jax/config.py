@@ -9,22 +9,29 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> value
-Decays = Mapping[str, float]  # layer -> weight decay
+ByLayer = Mapping[str, float]
 Compute = Literal["float32", "bfloat16"]
-Rates = Mapping[str, float]  # layer -> factor of the learning rate
-Epochs = Mapping[str, float]  # layer -> epochs
 
 
 @dataclass(frozen=True)
 class Data:
+    """Which images."""
+
     name: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     size: int = 32  # pixels: every image is brought to size x size
     jpeg: int = 0  # compress images once more, at this quality; 0 for not
     held_out: int = 0  # so many training images are the test set instead, to choose by
 
+    @property
+    def tested(self) -> str:
+        """Which images the test error is of."""
+        return "held-out" if self.held_out else "test"
+
 
 @dataclass(frozen=True)
 class Augment:
+    """What becomes of an image before a net sees it."""
+
     crop: int = 0  # pixels: side of the random crop, centred in tests; 0 for none
     shift: bool = True  # crop at a random place; else at the centre, as tests do
     mirror: bool = False  # flip half of the images from left to right (AlexNet §4.1)
@@ -35,6 +42,8 @@ class Augment:
 
 @dataclass(frozen=True)
 class Model:
+    """Which net."""
+
     name: str = "cifar-80sec"  # a row of alexvgg_jax.models.MODELS
     switches: Switches = field(default_factory=dict)  # such as activation tanh
     remat: bool = False  # compute activations again in the backward pass: less memory
@@ -43,22 +52,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Optim:
+    """The update rule and its rates; those by layer are layer -> number."""
+
     rate: float = 0.01  # learning rate of the weights (AlexNet §5)
     bias_rate: float = 2.0  # times that for the biases (layer-params-145.cfg: epsB)
     momentum: float = 0.9  # AlexNet §5
     weight_decay: float = 0.0005  # of the weights; biases have none (AlexNet §5)
-    layer_decay: Decays = field(default_factory=dict)  # of layers with their own
-    layer_rate: Rates = field(default_factory=dict)  # times the rate; 0 freezes a layer
+    layer_decay: ByLayer = field(default_factory=dict)  # of layers with their own
+    layer_rate: ByLayer = field(
+        default_factory=dict
+    )  # times the rate; 0 freezes a layer
     drop_epochs: tuple[float, ...] = ()  # epochs after which the rate is divided by 10
     drop_biases: bool = True  # divide the biases' rate too
-    layer_drop: Epochs = field(default_factory=dict)  # a layer's rate, once more, after
-    layer_freeze: Epochs = field(default_factory=dict)  # a layer learns nothing after
+    layer_drop: ByLayer = field(
+        default_factory=dict
+    )  # a layer's rate, once more, after
+    layer_freeze: ByLayer = field(default_factory=dict)  # a layer learns nothing after
     plateau: int = 0  # or: divide after so many epochs without a better test error
     drops: int = 3  # most divisions that the plateau makes (AlexNet §5: three)
 
 
 @dataclass(frozen=True)
 class Mesh:
+    """How devices share the work."""
+
     devices: int = 0  # how many devices train, of all hosts together; 0 for all
     towers: bool = False  # two devices for an image, one a tower (AlexNet §3.2)
     classifier: int = 1  # devices that share fully-connected layers (One weird trick)
@@ -67,6 +84,8 @@ class Mesh:
 
 @dataclass(frozen=True)
 class Run:
+    """All that decides what a training run does."""
+
     data: Data = Data()
     augment: Augment = Augment()
     model: Model = Model()
@@ -186,7 +205,8 @@ ALEXNET_PAPER = Run(
 )
 
 # The log of net 145 (layer-params-145.cfg): when the rate was divided, and conv1's once
-# more; when the colour noise ended and conv1 was frozen. The biases' rate stayed.
+# more; when the colour noise ended and conv1 was frozen. The biases' rate stayed; that
+# conv1's was divided with its weights' is an assumption: the log does not tell.
 ALEXNET_SOURCE = replace(
     ALEXNET_PAPER,
     augment=replace(ALEXNET_PAPER.augment, colour_epochs=67.0),
@@ -254,21 +274,23 @@ RECIPES: dict[str, tuple[str, Run]] = {
         ALEXNET_SMALL,
     ),
     "alexnet-paper": (
-        "AlexNet §5 on ImageNet: 40.7 / 18.2 (top-1 / top-5, ten crops), 6 days on two "
-        "GTX 580.",
+        "AlexNet §5 on ImageNet: 40.7 / 18.2 (top-1 / top-5, ten crops), 5 to 6 days "
+        "on two GTX 580.",
         ALEXNET_PAPER,
     ),
     "alexnet-source": (
         "The original program's net 145 with the schedule of its log "
-        "(layer-params-145.cfg): 40.7 / 18.2 on ImageNet.",
+        "(layer-params-145.cfg): 40.7 / 18.2 on ImageNet (ten crops).",
         ALEXNET_SOURCE,
     ),
     "vgg-a": (
-        "VGG §3.1, column A: 29.6 / 10.4 (VGG Table 3), 2 weeks on four Titan Black.",
+        "VGG §3.1, column A: 29.6 / 10.4 (VGG Table 3, dense), 2 to 3 weeks on four "
+        "Titan Black.",
         VGG_A,
     ),
     "vgg-d": (
-        "VGG §3.1, column D: 27.0 / 8.8 (VGG Table 3), 3 weeks on four Titan Black.",
+        "VGG §3.1, column D: 27.0 / 8.8 (VGG Table 3, dense), 2 to 3 weeks on four "
+        "Titan Black.",
         VGG_D,
     ),
 }

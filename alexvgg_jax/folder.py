@@ -16,6 +16,7 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.report import write_json
 
 SETTINGS = "run.json"
+CHECKPOINTS = "checkpoints"
 MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # on resuming
 
 
@@ -26,10 +27,11 @@ def claim(directory: Path, run: Run, resume: bool) -> None:
         _check_shared(directory)  # so that all find the same below
     path = directory / SETTINGS
     if resume:
-        there, wanted = settings(directory), run
+        begun = any((directory / CHECKPOINTS).glob("[0-9]*"))  # else there is nothing
+        there, wanted = settings(directory), run  # that would be another run's
         for name in (f.name for f in dataclasses.fields(Run)):
             old, new = getattr(there, name), getattr(wanted, name)
-            if old != new and name not in MAY_CHANGE:
+            if old != new and begun and name not in MAY_CHANGE:
                 raise InputError(
                     f"{path}: {name} is {old}, not {new}; a resumed run keeps it"
                 )

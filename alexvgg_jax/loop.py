@@ -51,7 +51,7 @@ from alexvgg_jax.step import Metrics, State, Steps, compile_steps
 console = Console(stderr=True)
 
 STATISTICS_IMAGES = 100_000  # mean and colours of a larger set are those of so many
-STATISTICS_PART = 1024  # images at a time, 200 MB of ImageNet's
+STATISTICS_PART = 128  # images at a time: 225 MB of ImageNet's, as float64 most of it
 
 
 class Epoch(NamedTuple):
@@ -92,6 +92,8 @@ class Work:
 
 
 class Trained(NamedTuple):
+    """What training leaves."""
+
     work: Work
     history: list[Epoch]
     params: Params
@@ -110,19 +112,13 @@ def prepare(run: Run) -> Work:
     if len(source.classes) < 2:
         found = " ".join(source.classes)
         raise InputError(f"{source.about}: only one class, {found}")
-    size = run.augment.crop or run.data.size
-    model = run.model
-    switches: dict[str, Any] = {"classes": len(source.classes), "image_size": size}
-    if given := switches.keys() & model.switches.keys():
-        raise InputError(f"--model.switches {min(given)}: the data says what it is")
-    if given := {"remat", "compute"} & model.switches.keys():
-        raise InputError(f"--model.switches {min(given)}: use --model.{min(given)}")
-    switches |= model.switches
-    net = build(model.name, remat=model.remat, compute=model.compute, **switches)
+    test_source = open_source(run.data, "test")
+    meet("images", _images(source, test_source))
+    net = net_of(run, {"classes": len(source.classes)})
     return Work(
         run=run,
         source=source,
-        test_source=open_source(run.data, "test"),
+        test_source=test_source,
         net=net,
         mesh=mesh,
         steps=compile_steps(
@@ -137,17 +133,52 @@ def prepare(run: Run) -> Work:
     )
 
 
+def net_of(run: Run, of_the_data: config.Switches) -> Model:
+    """The run's net for images of its size, with the switches that its data decides.
+
+    Raises InputError as `build`, and if the run itself has one of those switches.
+    """
+    model, size = run.model, run.augment.crop or run.data.size
+    decided = {"image_size": size} | dict(of_the_data)
+    if given := decided.keys() & model.switches.keys():
+        raise InputError(f"--model.switches {min(given)}: the data says what it is")
+    if given := {"remat", "compute"} & model.switches.keys():
+        raise InputError(f"--model.switches {min(given)}: use --model.{min(given)}")
+    switches: dict[str, Any] = decided | dict(model.switches)
+    return build(model.name, remat=model.remat, compute=model.compute, **switches)
+
+
+def _images(source: Source, test_source: Source) -> dict[str, Any]:
+    """What tells them from other images, as JSON has it."""
+    return {
+        "set": source.about,
+        "classes": list(source.classes),
+        "training images": source.count,
+        "test images": test_source.count,
+    }
+
+
 def _check_numbers(run: Run) -> None:
     """InputError for one that no net and no data could make right."""
+    optim, augment = run.optim, run.augment
     for flag, value, least in (
         ("--epochs", run.epochs, 1),
         ("--checkpoint-every", run.checkpoint_every, 1),
+        ("--until-error", run.until_error, 0),
         ("--data.size", run.data.size, 1),
-        ("--augment.crop", run.augment.crop, 0),
-        ("--optim.plateau", run.optim.plateau, 0),
+        ("--augment.crop", augment.crop, 0),
+        ("--augment.colour", augment.colour, 0),
+        ("--augment.colour-epochs", augment.colour_epochs, 0),
+        ("--optim.rate", optim.rate, 0),
+        ("--optim.bias-rate", optim.bias_rate, 0),
+        ("--optim.momentum", optim.momentum, 0),
+        ("--optim.weight-decay", optim.weight_decay, 0),
+        ("--optim.drop-epochs", min(optim.drop_epochs, default=0), 0),
+        ("--optim.plateau", optim.plateau, 0),
+        ("--optim.drops", optim.drops, 0),
         ("--seed", run.seed, 0),
     ):
-        if value < least:
+        if not least <= value < math.inf:
             raise InputError(f"{flag} {value}: at least {least}")
     if run.augment.crop > run.data.size:
         raise InputError(
@@ -168,50 +199,58 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     """Train `run`; keep its settings, checkpoints and metrics in `directory`.
 
     With `resume`, go on from the newest checkpoint: the parameters at the end are the
-    straight run's, bit for bit. Raises InputError for a run that cannot be, and Stopped
-    when a signal ends it early, or a loss that is not finite.
+    straight run's, bit for bit (on GPUs, where XLA sums in any order, if XLA_FLAGS has
+    --xla_gpu_deterministic_ops=true). Raises InputError for a run that cannot be,
+    Stopped when a signal ends it early, or a loss that is not finite, OSError if the
+    disk is full, and JaxRuntimeError if a step does not fit the device.
     """
     all_devices()  # InputError if there are none
-    meet(dataclasses.asdict(run) | {"resume": resume})
-    work, host = prepare(run), jax.process_index()
+    meet("options", dataclasses.asdict(run) | {"resume": resume})
+    work = prepare(run)
     init_key, key = _keys(work)
     state = work.steps.init(init_key)
     folder.claim(directory, run, resume)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(directory / "checkpoints"))
+            contextlib.closing(Checkpoints(directory / folder.CHECKPOINTS))
         )
-        state, position = _restore(checkpoints, state)
+        state, position = _restore(checkpoints, work, state, directory)
         signals = stack.enter_context(_signals())
         if not _done(run, position.history):
             train_step = _compile(work, state, key)
-        total = first_step(run.epochs, work.source.count, run.batch)
-        log = stack.enter_context(
-            Log(
-                Console(stderr=True, quiet=True) if host else console,
-                directory / f"host{host}" if host else directory,
-                work.net.name,
-                run.epochs,
-                total,
-                position.step,
-                "held-out" if run.data.held_out else "test",
-            )
-        )
-        stack.enter_context(jax.transfer_guard("disallow"))
+        log = stack.enter_context(_log(work, directory, position.step))
         while not _done(run, position.history):
-            state = _train_epoch(work, train_step, state, position, key, log, signals)
+            with jax.transfer_guard("disallow"):  # each would make the devices wait
+                state = _train_epoch(
+                    work, train_step, state, position, key, log, signals
+                )
+                if not signals:
+                    _end_epoch(work, state, position)
             if not signals:
-                _end_epoch(work, state, position)
                 log.epoch(position.history[-1]._asdict())
             due = len(position.history) % run.checkpoint_every == 0
             if due or signals or _done(run, position.history):
-                _save(checkpoints, state, position)
+                _save(checkpoints, work, state, position)
             if signals:
                 raise Stopped(
                     f"interrupted at step {position.step}; --resume goes on from there",
                     128 + signals[0],
                 )
     return Trained(work, position.history, state.params)
+
+
+def _log(work: Work, directory: Path, step: int) -> Log:
+    """From `step` on; of the other hosts quiet, and in folders of their own."""
+    run, host = work.run, jax.process_index()
+    return Log(
+        Console(stderr=True, quiet=True) if host else console,
+        directory / f"host{host}" if host else directory,
+        work.net.name,
+        run.epochs,
+        first_step(run.epochs, work.source.count, run.batch),
+        step,
+        run.data.tested,
+    )
 
 
 def _keys(work: Work) -> tuple[jax.Array, jax.Array]:
@@ -353,7 +392,8 @@ def predict(
     work: Work, params: Params, source: Source, kind: Views = "centre"
 ) -> tuple[Float[np.ndarray, "images classes"], Int32[np.ndarray, " images"]]:
     """The probabilities of every image of `source`, averaged over its views, and its
-    labels. Raises InputError if more than one host holds the images."""
+    labels. Raises InputError if more than one host holds the images, or if one cannot
+    be decoded."""
     if jax.process_count() > 1:
         raise InputError("predictions are made on one host")
     parts, labels = [], []
@@ -365,50 +405,63 @@ def predict(
     return np.concatenate(parts), np.concatenate(labels)
 
 
-def evaluate_run(directory: Path) -> evaluation.Errors:
-    """The errors of a run's newest checkpoint on its test set. Raises as `restored`."""
-    return test(*restored(directory))
-
-
 def restored(directory: Path) -> tuple[Work, Params]:
     """A run on all devices of this machine, and its newest checkpoint's parameters.
 
-    Raises InputError if the folder holds no run, or no checkpoint that fits.
+    Raises InputError if the folder holds no run, or no checkpoint that fits, and if the
+    images are not those that it was trained on, for their mean is not either.
     """
     run, devices = folder.settings(directory), len(all_devices())
     batch = max(run.batch // devices, 1) * devices
     work = prepare(replace(run, mesh=config.Mesh(), accumulate=1, batch=batch))
     like = work.steps.init(jax.random.key(0))
-    return work, _newest(directory, like).params
+    state, progress = _newest(directory, like)
+    _check_images(work, progress, directory)
+    return work, state.params
 
 
 def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"], int]:
     """The first layer's kernels in a run's newest checkpoint, and how many towers they
     are in. Needs no data. Raises as `restored`."""
     model = folder.settings(directory).model
-    net = build(model.name, remat=False, compute="float32", **model.switches)
-    params = _newest(directory)["params"]
+    switches: dict[str, Any] = dict(model.switches)
+    net = build(model.name, **switches)
+    params = _newest(directory)[0]["params"]
     return np.asarray(params[net.rows[0].name]["kernel"]), net.towers
 
 
-def _newest(directory: Path, like: Any = None) -> Any:
-    with contextlib.closing(Checkpoints(directory / "checkpoints")) as checkpoints:
+def _newest(directory: Path, like: Any = None) -> tuple[Any, dict[str, Any]]:
+    path = directory / folder.CHECKPOINTS
+    with contextlib.closing(Checkpoints(path)) as checkpoints:
         newest = checkpoints.restore(like)
     if newest is None:
         raise InputError(f"{directory}: no checkpoint there yet")
-    return newest[0]
+    return newest
 
 
-def _restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
+def _check_images(work: Work, progress: dict[str, Any], directory: Path) -> None:
+    for what, now in _images(work.source, work.test_source).items():
+        if (then := progress["images"][what]) != now:
+            raise InputError(
+                f"{directory} was trained on other images: {what} {then}, not {now}"
+            )
+
+
+def _restore(
+    checkpoints: Checkpoints, work: Work, state: State, directory: Path
+) -> tuple[State, Position]:
     if (newest := checkpoints.restore(state)) is None:
         return state, Position()
     state, progress = newest
+    _check_images(work, progress, directory)
     history = [Epoch(**epoch) for epoch in progress["history"]]
     sums = evaluation.Sums(*progress["sums"])
     return state, Position(progress["step"], history, sums, progress["seconds"])
 
 
-def _save(checkpoints: Checkpoints, state: State, position: Position) -> None:
+def _save(
+    checkpoints: Checkpoints, work: Work, state: State, position: Position
+) -> None:
     finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state.params)
     if not all(jax.device_get(jax.tree.leaves(finite))):
         raise Diverged(f"parameters are not finite at step {position.step}", 1)
@@ -417,6 +470,7 @@ def _save(checkpoints: Checkpoints, state: State, position: Position) -> None:
         "history": [epoch._asdict() for epoch in position.history],
         "sums": list(position.sums),
         "seconds": position.seconds,
+        "images": _images(work.source, work.test_source),
     }
     checkpoints.save(position.step, state, progress)
 

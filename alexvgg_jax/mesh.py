@@ -161,17 +161,18 @@ def _finds_kubernetes() -> bool:
     return importlib.util.find_spec("kubernetes") is not None
 
 
-def meet(options: dict[str, Any]) -> None:
-    """Wait for all hosts. InputError if they were given different options."""
-    words = (json.dumps(value).encode() for value in options.values())
+def meet(what: str, given: dict[str, Any]) -> None:
+    """Wait for all hosts. InputError if they were given different ones."""
+    words = (json.dumps(value).encode() for value in given.values())
     mine = np.array([zlib.crc32(each) for each in words], np.uint32)
     agreed = (multihost_utils.process_allgather(mine) == mine).all(axis=0)
-    for name, same in zip(options, agreed, strict=True):
+    for name, same in zip(given, agreed, strict=True):
         if not same:
-            raise InputError(f"the hosts were given different options: {name}")
+            raise InputError(f"the hosts were given different {what}: {name}")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Of an array that each device has whole."""
     return NamedSharding(mesh, P())
 
 
@@ -208,7 +209,7 @@ def rows_of_host(batch: int, mesh: Mesh) -> np.ndarray:
 
 
 def everywhere(tree, mesh: Mesh):
-    """What every host has alike, whole on each of all devices."""
+    """A tree of NumPy arrays that every host has alike, whole on each device."""
     return _from_hosts(jax.tree.map(np.asarray, tree), replicated(mesh))
 
 
@@ -220,5 +221,6 @@ def _from_hosts(tree, sharding: NamedSharding):
 
 
 def place(batch, mesh: Mesh):
-    """This host's rows of a global batch, as arrays sharded over the devices."""
+    """A tree of NumPy arrays, this host's rows of a global batch in the order of
+    `rows_of_host`, as arrays sharded over the devices."""
     return _from_hosts(batch, over_data(mesh))

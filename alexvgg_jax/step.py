@@ -25,7 +25,9 @@ from alexvgg_jax.models.parallel import Apply, apply_on, param_shardings
 
 
 class State(NamedTuple):
-    step: Int[Array, ""]
+    """All that a step changes."""
+
+    step: Int[Array, ""]  # how many are done
     params: Params
     opt: optax.OptState
 
@@ -53,6 +55,7 @@ def measure(logits: Array, batch: Batch) -> Metrics:
 def init_state(
     key: PRNGKeyArray, net: Model, optimizer: optax.GradientTransformation
 ) -> State:
+    """That of a net which has done no step. Raises as `optimizer.init`."""
     params = net.init(key)
     return State(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
@@ -70,7 +73,7 @@ def gradients(
     """The gradients of a batch's mean loss in nats, and the batch's metrics.
 
     With `accumulate`, of so many parts one after another, each with noise of its own:
-    activations take so many times less memory.
+    activations take so many times less memory. `key` draws all noise.
     """
     count = jnp.asarray(batch.mask).sum(dtype=jnp.float32)
 
@@ -164,6 +167,8 @@ def predict_step(
 
 
 class Steps(NamedTuple):
+    """The functions above, compiled for a mesh."""
+
     init: Callable[..., State]  # (key)
     train: Callable[..., tuple[State, Metrics]]  # (state, batch, stats, rates, key)
     eval: Callable[..., Metrics]  # (params, batch, stats)
@@ -212,27 +217,23 @@ def compile_steps(
     whole, split = replicated(mesh), over_data(mesh)
     params = updated = param_shardings(net, mesh)
     if zero:
-        updated = jax.tree.map(_split_further, net.param_shapes(), params)
-        _check_split(net, params, updated)
-        optimizer = _split_update(optimizer, updated, params)
+        optimizer, updated = _zero(net, optimizer, params)
     state = _layout(net, optimizer, whole, params, updated)
     apply = apply_on(net, mesh)
-
-    def init(key):
-        return init_state(key, net, optimizer)
-
-    train = functools.partial(
-        train_step,
-        apply=apply,
-        optimizer=optimizer,
-        config=config,
-        accumulate=accumulate,
-    )
     jit = functools.partial(jax.jit, compiler_options=compiler_options())
     return Steps(
-        init=jit(init, out_shardings=state),
+        init=jit(
+            functools.partial(init_state, net=net, optimizer=optimizer),
+            out_shardings=state,
+        ),
         train=jit(
-            train,
+            functools.partial(
+                train_step,
+                apply=apply,
+                optimizer=optimizer,
+                config=config,
+                accumulate=accumulate,
+            ),
             in_shardings=(state, split, whole, whole, whole),
             out_shardings=(state, whole),
             donate_argnums=0,
@@ -269,6 +270,17 @@ def abstract_arguments(
 
 
 Shardings = dict[str, dict[str, NamedSharding]]  # of parameters
+
+
+def _zero(
+    net: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    params: Shardings,
+) -> tuple[optax.GradientTransformationExtraArgs, Shardings]:
+    """ZeRO-1: `optimizer` split over the devices, and where it updates parameters."""
+    updated = jax.tree.map(_split_further, net.param_shapes(), params)
+    _check_split(net, params, updated)
+    return _split_update(optimizer, updated, params), updated
 
 
 def _layout(

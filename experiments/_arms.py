@@ -371,7 +371,7 @@ def _check_numbers(given: Options) -> None:
 
 def newest_checkpoint(directory: Path) -> tuple[int, int] | None:
     """Its step, and when it was written, in ns; None if there is none."""
-    found = (directory / "checkpoints").glob("[0-9]*")
+    found = (directory / folder.CHECKPOINTS).glob("[0-9]*")
     steps = {int(path.name): path for path in found if path.name.isdecimal()}
     if not steps:
         return None

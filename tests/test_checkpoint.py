@@ -62,6 +62,21 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     assert "2 is damaged: using step 1" in capsys.readouterr().err
 
 
+def test_hosts_do_not_fall_back_apart(tmp_path, monkeypatch):
+    """What one host cannot read, another may."""
+    save(tmp_path, 1, 2)
+    with opened(tmp_path) as checkpoints:
+
+        def fails(*_, **__):
+            raise ValueError("DATA_LOSS")
+
+        monkeypatch.setattr(checkpoints._manager, "restore", fails)
+        monkeypatch.setattr(jax, "process_count", lambda: 2)
+        with pytest.raises(InputError, match="2 cannot be read on this host: delete"):
+            checkpoints.restore(state(0.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
 def test_the_same_step_can_be_saved_with_more_progress(tmp_path):
     save(tmp_path, 1)
     with opened(tmp_path) as checkpoints:

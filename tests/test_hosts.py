@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from alexvgg_jax.mesh import SILENCE
@@ -62,15 +64,15 @@ def at(address: str, host: int) -> tuple[str, ...]:
 
 
 def two_hosts(
-    folder: Path, *arguments: str, second: tuple[str, ...] = ()
+    folder: Path, *arguments: str, second: tuple[str, ...] = (), **of_second: str
 ) -> tuple[Host, Host]:
-    """With arguments of both, and of the second alone."""
+    """With arguments of both, and arguments and environment of the second alone."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     hosts = (
-        Host(folder, 2, *at(address, host), *arguments, *(second if host else ()))
-        for host in range(2)
+        Host(folder, 2, *at(address, host), *arguments, *words, **environment)
+        for host, (words, environment) in enumerate([((), {}), (second, of_second)])
     )
     return next(hosts), next(hosts)
 
@@ -170,6 +172,23 @@ def test_hosts_with_different_options(tmp_path):
             "error: the hosts were given different options: seed"
         ]
         assert "Traceback" not in printed
+    assert not (tmp_path / "two" / "run.json").exists()
+
+
+def test_hosts_with_different_images(tmp_path, monkeypatch):
+    """Each would take its own for the whole set's, in an order of its own."""
+    for home, count in (("first", 20), ("second", 21)):
+        for name in "ab":
+            (tmp_path / home / "set" / name).mkdir(parents=True)
+            for i in range(count):
+                image = np.full((16, 16, 3), i, np.uint8)
+                cv2.imwrite(str(tmp_path / home / "set" / name / f"{i}.png"), image)
+    monkeypatch.setenv("HOME", str(tmp_path / "first"))
+    given = ("--data.name", "~/set", "--batch", "8")
+    for host in two_hosts(tmp_path / "two", *given, HOME=str(tmp_path / "second")):
+        assert re.findall("^error.*", host.ended(1), re.M) == [
+            "error: the hosts were given different images: training images"
+        ]
     assert not (tmp_path / "two" / "run.json").exists()
 
 

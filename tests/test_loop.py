@@ -12,7 +12,9 @@ from rich.console import Console
 
 from alexvgg_jax import evaluate, loop
 from alexvgg_jax.augment import centre_crop
+from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
+from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.log import Log
 
@@ -112,6 +114,67 @@ def test_images_that_are_held_out_are_no_test_set(tmp_path, monkeypatch):
     assert "test error" not in printed.getvalue()
 
 
+def test_a_step_fetches_nothing_by_accident_and_a_save_may(tmp_path, monkeypatch):
+    """On TPUs orbax fetches as NumPy does. On CPUs, only types that NumPy lacks are
+    guarded."""
+    save, seen = Checkpoints.save, []
+
+    def fetch() -> None:
+        np.asarray(jax.numpy.zeros(8, jax.numpy.int4))
+
+    def in_a_step(*_) -> None:
+        with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed"):
+            fetch()
+        seen.append("step")
+
+    def in_a_save(*arguments) -> None:
+        fetch()
+        save(*arguments)
+        seen.append("save")
+
+    monkeypatch.setattr(Log, "step", in_a_step)
+    monkeypatch.setattr(Checkpoints, "save", in_a_save)
+    loop.train(replace(RUN, epochs=1), tmp_path / "run")
+    assert seen == ["step"] * 12 + ["save"]
+
+
+def test_a_run_goes_on_with_its_own_images(tmp_path):
+    pixels = np.random.default_rng(0).integers(
+        256, size=(2, 20, 9, 9, 3), dtype=np.uint8
+    )
+    for name, images in zip("ab", pixels, strict=True):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for i, image in enumerate(images):
+            cv2.imwrite(str(tmp_path / "set" / name / f"{i:02}.png"), image)
+    data, folder = Data(str(tmp_path / "set"), size=16), tmp_path / "run"
+    run = replace(RUN, data=data, batch=32, epochs=1)
+    loop.train(run, folder)
+    loop.restored(folder)
+    (tmp_path / "set" / "a" / "00.png").unlink()
+    open_source.cache_clear()
+    for again in (
+        lambda: loop.train(replace(run, epochs=2), folder, resume=True),
+        lambda: loop.restored(folder),
+    ):
+        with pytest.raises(InputError, match="other images: test images 4, not 3"):
+            again()
+
+
+def test_a_run_that_failed_at_once_can_be_corrected(tmp_path, monkeypatch):
+    """It has a folder, and nothing in it that another run would go on with."""
+    folder, large = tmp_path / "run", replace(RUN, epochs=1, batch=256)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_compile", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            loop.train(large, folder)
+    with pytest.raises(InputError, match="holds a run already: --resume"):
+        loop.train(replace(large, batch=128), folder)
+    trained = loop.train(replace(large, batch=128), folder, resume=True)
+    assert trained.history[-1].step == 12
+    with pytest.raises(InputError, match="batch is 128, not 256"):
+        loop.train(large, folder, resume=True)
+
+
 def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
     """A folder one level too deep looks so."""
     for split in ("train", "val"):
@@ -161,7 +224,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     (folder / "run.json").write_text(json.dumps(settings))
     with pytest.raises(Diverged, match="checkpoints from before are kept"):
         loop.train(bad, folder, resume=True)
-    kept = loop.evaluate_run(folder)
+    kept = loop.test(*loop.restored(folder))
     assert kept.top1 == pytest.approx(good.history[-1].test_error)
 
 
@@ -188,6 +251,10 @@ def test_a_run_that_cannot_be_writes_nothing(tmp_path):
         (replace(RUN, model=Model("cifar-80sec", {"activation": "elu"})), "'elu'"),
         (replace(RUN, data=Data("no/such/folder")), "no/such/folder"),
         (replace(RUN, optim=Optim(layer_decay={"fc9": 0.1})), "'fc9'"),
+        (replace(RUN, optim=Optim(rate=-0.01)), "--optim.rate -0.01"),
+        (replace(RUN, optim=Optim(rate=float("nan"))), "--optim.rate nan"),
+        (replace(RUN, optim=Optim(plateau=2, drops=-1)), "--optim.drops -1"),
+        (replace(RUN, optim=Optim(drop_epochs=(2.0, -1.0))), "--optim.drop-epochs -1"),
     ]:
         with pytest.raises(InputError, match=message):
             loop.train(run, tmp_path / "run")

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -106,6 +107,9 @@ def test_the_ledger_of_activations_computed_again():
         (("summary", "vgg-d", "--switches", "remat", "True"), "--switches remat"),
         (("summary", "vgg-d", "--switches", "head", "cap"), "choose from fc, dense"),
         (("summary", "vgg-d", "--switches", "head"), "head needs a value"),
+        (("summary", "vgg-d", "--switches", "name", "x"), "unknown switch 'name'"),
+        (("ledger", "digits", "--model.switches", "remat", "true"), "--model.remat"),
+        (("train", "digits", "--optim.layer-rate", "conv1", "half"), "'half'"),
         (("train", "digit"), "choose from digits, cifar-80sec"),
         (("train", "digits", "--hosts", "2"), "all three"),
         (("eval", "nowhere"), "nowhere: no run there"),
@@ -188,11 +192,12 @@ def test_out_of_memory_in_training_names_what_takes_less(monkeypatch):
 
 def test_train_then_eval_and_filters(tmp_path):
     small = ("--data.size", "16", "--epochs", "1", "--mesh.devices", "1")
+    small += ("--data.held-out", "200")
     folder, picture = str(tmp_path / "run"), tmp_path / "filters.png"
     trained = run("train", "digits", *small, "--out", folder)
     assert trained.returncode == 0, trained.stderr
     assert "epoch 1/1" in trained.stderr
-    assert "top-1 error" in run("eval", folder).stdout
+    assert re.match("held-out loss .*top-1 error", run("eval", folder).stdout)
     assert str(picture) in run("filters", folder, "--out", str(picture)).stdout
     assert picture.read_bytes()[:4] == b"\x89PNG"
 

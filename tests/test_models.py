@@ -489,6 +489,8 @@ def test_small_pooling_needs_the_padding_of_net_147(gone):
         build("alexnet-paper", pooling="2/2", without=gone)
     net = build("alexnet-paper", pooling="2/2", without="conv3")
     assert net.shapes()["pool5"] == (6, 6, 256)
+    small = build("alexnet-small", image_size=28, pooling="2/2", without=gone).shapes()
+    assert [small[f"pool{n}"][0] for n in "125"] == [8, 4, 2]
 
 
 @pytest.mark.parametrize("name", ["cifar-13pct", "cifar-11pct"])

@@ -149,12 +149,13 @@ def _digits(split: Split, size: int) -> Source:
 def _folder(root: Path, split: Split, size: int) -> Source:
     """The images that `_listed` finds, decoded and fitted as they are fetched."""
     classes, files, labels = _listed(root, split)
+    numbered = np.asarray(labels, np.int32)
 
     def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
         images = _decode_all(
             [lambda f=files[n]: (f.read_bytes(), str(f)) for n in numbers], size
         )
-        return images, np.asarray(labels, np.int32)[numbers]
+        return images, numbered[numbers]
 
     return Source(f"folder {root.name}", len(files), classes, fetch)
 

@@ -115,13 +115,7 @@ class Model:
         of another net. Reverse-mode gradients only on CPUs, where some operations have
         their own: `jax.jvp` needs a GPU or TPU.
         """
-        if images.ndim != 4 or images.shape[3] != 3:
-            raise InputError(f"{self.name}: images are NHWC in RGB, got {images.shape}")
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise InputError(
-                f"{self.name}: images are floats with the mean subtracted, "
-                f"got {images.dtype}"
-            )
+        self._check_images(images)
         rows = self.rows if until is None else self._until(until)
         self._check_size(rows, images.shape[1:])
         if until is None and (surplus := params.keys() - {row.name for row in rows}):
@@ -144,6 +138,15 @@ class Model:
                 raise InputError(f"{self.name}: params of another net: {why}") from None
             features |= found
         return x.astype(images.dtype), features
+
+    def _check_images(self, images: Array) -> None:
+        if images.ndim != 4 or images.shape[3] != 3:
+            raise InputError(f"{self.name}: images are NHWC in RGB, got {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(
+                f"{self.name}: images are floats with the mean subtracted, "
+                f"got {images.dtype}"
+            )
 
     def _until(self, layer: str) -> tuple[Layer, ...]:
         names = [row.name for row in self.rows]
@@ -208,7 +211,7 @@ def _smallest(rows: tuple[Layer, ...]) -> int:
 
 
 def build(
-    name: str, *, remat: bool = False, compute: Compute = "float32", **switches: Any
+    name: str, /, *, remat: bool = False, compute: Compute = "float32", **switches: Any
 ) -> Model:
     """The network of a row of MODELS; keywords override that row's switches.
 
@@ -216,7 +219,9 @@ def build(
     again instead of keeping them: the same numbers for more time, and less memory where
     activations take most of it (`summary --train` shows both). With `compute`
     "bfloat16", convolutions and fully-connected layers multiply in it, for GPUs and
-    TPUs; normalisation, averages, the loss and the parameters stay float32.
+    TPUs; normalisation, averages, the loss and the parameters stay float32. How
+    "float32" multiplies is `jax_default_matmul_precision`'s to say: by default in
+    bfloat16 on TPUs, and in TF32 on GPUs that have it.
     Raises InputError for an unknown name or switch, and for an image that is too small.
     """
     if name not in MODELS:

@@ -54,8 +54,8 @@ class AlexNet:
     program's net 150, its fc7 inferred); half, one GPU with half the kernels except in
     conv5 (145-half); or one tower with the kernels of both and no groups. AlexNet §7:
     `without` leaves out a middle layer, but not the pooling behind it.
-    Raises InputError for 2/2 pooling without conv2 or conv5, whose padding it needs,
-    and for `lrn_k` 0, which divides what is dark by nothing.
+    Raises InputError for 2/2 pooling behind 11/4 without conv2 or conv5, whose padding
+    it needs, and for `lrn_k` 0, which divides what is dark by nothing.
     """
 
     classes: int = 1000
@@ -82,7 +82,8 @@ class AlexNet:
     clip_windows: bool = False  # conv1 drops a last window that the image does not fill
 
     def __post_init__(self) -> None:
-        if self.pooling == "2/2" and self.without in ("conv2", "conv5"):
+        padded = self.conv1 == "11/4" and self.pooling == "2/2"
+        if padded and self.without in ("conv2", "conv5"):
             raise InputError(
                 f"without {self.without}: not with pooling 2/2, whose map sizes need "
                 "the padding of that layer"

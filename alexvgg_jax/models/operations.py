@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from alexvgg_jax.errors import InputError
 
@@ -53,12 +53,12 @@ def windows(
 
 
 def convolve(
-    x: Array,
-    kernel: Array,
+    x: Float[Array, "batch height width maps"],
+    kernel: Float[Array, "down across maps_of_group kernels"],
     stride: int = 1,
     pads: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
     groups: int = 1,
-) -> Array:
+) -> Float[Array, "batch rows columns kernels"]:
     """Cross-correlation, NHWC with HWIO; group g of kernels sees group g of the maps.
 
     On CPUs XLA has no fast path for groups: as a convolution a group, the gradient of
@@ -75,12 +75,13 @@ def convolve(
 
 
 def convolve_defined(
-    x: Array,
-    kernel: Array,
+    x: Float[Array, "batch height width maps"],
+    kernel: Float[Array, "down across maps_of_group kernels"],
     stride: int,
     pads: Sequence[tuple[int, int]],
     groups: int,
-) -> Array:
+) -> Float[Array, "batch rows columns kernels"]:
+    """What `convolve` computes, in XLA's own terms."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -91,7 +92,9 @@ def convolve_defined(
     )
 
 
-def multiply(x: Array, kernel: Array) -> Array:
+def multiply(
+    x: Float[Array, "batch units"], kernel: Float[Array, "units features"]
+) -> Float[Array, "batch features"]:
     """Matrix product, of a batch of units with a fully-connected layer's kernel.
 
     On CPUs XLA first packs the whole kernel anew for it. There, the forward pass is a
@@ -123,7 +126,9 @@ def _multiply_backward(
 _multiply_on_cpu.defvjp(_multiply_forward, _multiply_backward)
 
 
-def add_bias(y: Array, bias: Array) -> Array:
+def add_bias(
+    y: Float[Array, "batch *shape"], bias: Float[Array, "..."]
+) -> Float[Array, "batch *shape"]:
     """A bias for every map, or for every place and map.
 
     Its gradient is a sum over all places. On CPUs XLA walks through memory column by
@@ -135,7 +140,10 @@ def add_bias(y: Array, bias: Array) -> Array:
     return add_bias_defined(y, bias)
 
 
-def add_bias_defined(y: Array, bias: Array) -> Array:
+def add_bias_defined(
+    y: Float[Array, "batch *shape"], bias: Float[Array, "..."]
+) -> Float[Array, "batch *shape"]:
+    """What `add_bias` computes: its shape is the last axes of y's."""
     # In float32 at least, and so the gradient's sum: in bfloat16 one over a batch's
     # pixels stops growing, at a tenth of its value.
     exact = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
@@ -172,7 +180,9 @@ _add_bias_on_cpu.defvjp(_add_bias_forward, _add_bias_backward)
 Window = tuple[int, ...]  # a size for each axis
 
 
-def normalise(x: Array, window: Window, alpha: float, beta: float, k: float) -> Array:
+def normalise(
+    x: Float[Array, "*shape"], window: Window, alpha: float, beta: float, k: float
+) -> Float[Array, "*shape"]:
     """x / (k + alpha * the sum of x^2 over `window`, centred and clipped)^beta.
 
     The gradient that XLA derives computes two powers an element; on CPUs those are most
@@ -185,8 +195,9 @@ def normalise(x: Array, window: Window, alpha: float, beta: float, k: float) -> 
 
 
 def normalise_defined(
-    x: Array, window: Window, alpha: float, beta: float, k: float
-) -> Array:
+    x: Float[Array, "*shape"], window: Window, alpha: float, beta: float, k: float
+) -> Float[Array, "*shape"]:
+    """What `normalise` computes, as AlexNet §3.3 has it."""
     pads = tuple((n // 2, n - 1 - n // 2) for n in window)
     squares = lax.reduce_window(x * x, 0.0, lax.add, window, (1,) * x.ndim, pads)
     return x * (k + alpha * squares) ** -beta
@@ -244,8 +255,14 @@ _normalise_on_cpu.defvjp(_normalise_forward, _normalise_backward)
 
 
 def reduce_windows(
-    x: Array, init: float, combine: Callable, size: int, stride: int
-) -> Array:
+    x: Float[Array, "batch height width maps"],
+    init: float,
+    combine: Callable,
+    size: int,
+    stride: int,
+) -> Float[Array, "batch rows columns maps"]:
+    """The numbers of each window combined, from `init` on; the last windows may reach
+    beyond the maps. Raises InputError if not even one fits."""
     ends = ((0, windows(n, size, stride)[1]) for n in x.shape[1:3])
     pads = ((0, 0), *ends, (0, 0))
     return lax.reduce_window(
@@ -253,7 +270,9 @@ def reduce_windows(
     )
 
 
-def max_pool(x: Array, size: int, stride: int) -> Array:
+def max_pool(
+    x: Float[Array, "batch height width maps"], size: int, stride: int
+) -> Float[Array, "batch rows columns maps"]:
     """The largest value of each window; of equal ones, the first gets the gradient.
 
     XLA's own gradient, select-and-scatter, is serial on CPUs. There, the forward pass
@@ -267,7 +286,10 @@ def max_pool(x: Array, size: int, stride: int) -> Array:
     return max_pool_defined(x, size, stride)
 
 
-def max_pool_defined(x: Array, size: int, stride: int) -> Array:
+def max_pool_defined(
+    x: Float[Array, "batch height width maps"], size: int, stride: int
+) -> Float[Array, "batch rows columns maps"]:
+    """What `max_pool` computes."""
     return reduce_windows(x, -jnp.inf, lax.max, size, stride)
 
 

@@ -47,9 +47,9 @@ class VGG:
 
     VGG §3.2: with the `head` "dense" the fully-connected layers slide over an image of
     any size from `image_size` up, and logits are the mean of the class score map "fc8";
-    its parameters are those of the head "fc". "gap" averages the maps of pool5 instead
-    of the hidden fully-connected layers, and their dropout, as GoogLeNet does. `width`
-    multiplies the kernels and the hidden units, for small data.
+    its parameters are those of the head "fc". "gap" averages the maps of pool5, as
+    GoogLeNet does, instead of the hidden fully-connected layers, with which `dropout`
+    goes too. `width` multiplies the kernels and the hidden units, for small data.
     """
 
     column: Literal["A", "B", "B 5x5", "C", "D", "E"]
