@@ -439,6 +439,28 @@ def pictures(results: Iterable[str], folder: Path) -> dict[str, list[str]]:
     }
 
 
+PREFACE = """\
+# Every claim, and what we measured
+
+Rendered by `python -m alexvgg_jax report` from the JSON files in `{folder}/`. \
+Published figures are the papers', on ImageNet unless the claim names another set, \
+and cuda-convnet's are the program's, on CIFAR-10.
+
+A verdict is by the rule that its experiment states, in most by two standard errors \
+(s.e.) over the seeds. That leaves room for chance: of two arms of three seeds that \
+do the same, one is found better once in 9 times; in an experiment of seven arms once \
+in 15, for all arms tell how much seeds differ; by the mean of three pairs, or of \
+three seeds against a published figure, once in 5. Experiments with the same net in \
+common share its runs, and so its luck and its seconds, if they found them in one \
+folder, which is not kept here; other code or another machine rounds differently, and \
+a seed ends elsewhere. A ± without s.e. is the deviation over seeds (of averaged \
+nets, over the choices of them). Seconds are of training, added up over runs that may \
+have shared the machine with others, or stood still for a while.
+
+| claim | | published | ours | data | verdict | seconds |
+|---|---|---|---|---|---|---:|"""
+
+
 def page(
     results: Mapping[str, Result], folder: str, drawn: Mapping[str, Sequence[str]]
 ) -> str:
@@ -446,29 +468,7 @@ def page(
     each experiment measured. `results` are those of the experiments by name, whose
     plots, the `pictures`, are in `folder`, as the page links to it."""
     found = {tag: result for result in results.values() for tag in result.findings}
-    lines = [
-        "# Every claim, and what we measured",
-        "",
-        "Rendered by `python -m alexvgg_jax report` from the JSON files in "
-        f"`{folder}/`. Published figures are the papers', on ImageNet unless the claim "
-        "names another set, and cuda-convnet's are the program's, on CIFAR-10.",
-        "",
-        "A verdict is by the rule that its experiment states, in most by two standard "
-        "errors (s.e.) over the seeds. That leaves room for chance: of two arms of "
-        "three seeds that do the same, one is found better once in 9 times; in an "
-        "experiment of seven arms once in 15, for all arms tell how much seeds differ; "
-        "by the mean of three pairs, or of three seeds against a published figure, "
-        "once in 5. Experiments with the same net in common share its runs, and so its "
-        "luck and its seconds, if they found them in one folder, which is not kept "
-        "here; other code or another machine rounds differently, and a seed ends "
-        "elsewhere. A ± without s.e. is the "
-        "deviation over seeds (of averaged nets, over the choices of them). Seconds "
-        "are of training, added up over runs that may have shared the machine with "
-        "others, or stood still for a while.",
-        "",
-        "| claim | | published | ours | data | verdict | seconds |",
-        "|---|---|---|---|---|---|---:|",
-    ]
+    lines = [PREFACE.format(folder=folder)]
     for claim in paper.CLAIMS:
         verdict, ours, data, seconds = _unmeasured(claim), "", "", ""
         if claim.tag in found:
