@@ -36,7 +36,7 @@ _, SMALL = RECIPES["alexnet-small"]  # the net of AlexNet's experiments
 class Options:
     data: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     seeds: int = 3  # runs of each arm
-    # of training, schedules scaled; 0: the net's own, on digits 60; fewer test no claim
+    # of training, schedules scaled; 0: the experiment's own; fewer may test no claim
     epochs: int = 0
     out: Path = Path("results")  # folder for the JSON, the plot and the runs
     resume: bool = False  # go on with a result: train what it lacks, render it again

@@ -6,7 +6,7 @@ from typing import Any
 
 from alexvgg_jax import evaluate, loop, report
 from alexvgg_jax.augment import Views
-from alexvgg_jax.report import Seeds
+from alexvgg_jax.report import Seeds, counted, estimate, verdict
 
 Draw = Callable[[report.Result, Path], None]
 
@@ -38,6 +38,16 @@ def measure(trained: loop.Trained, views: tuple[Views, ...] = ()) -> dict[str, A
         predicted = loop.predict(work, trained.params, work.test_source, kind)
         figures[MORE_VIEWS[kind]] = evaluate.errors(*predicted).top1
     return figures
+
+
+def at_most(most: float, errors: list[float], images: int) -> str:
+    """Whether the mean test error is below that, by two standard errors: over seeds, or
+    of one seed the one of counting so many test images (binomial)."""
+    found = estimate(errors)
+    once = "error" not in found
+    error = counted(found["mean"], images) if once else found["error"]
+    below = {"mean": most - found["mean"], "error": error}
+    return verdict(below) + "; one seed" * once
 
 
 def chance(classes: int, epochs: int, views: tuple[Views, ...]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ too, is measured beside them; the claim is about convolutions.
 
 Verdict: reproduced if the test error of every one of the four is higher than that of
 the whole net by more than two standard errors, not reproduced if that of any is lower
-by as much, undecided between; it names the layers that make it so.
+by as much, undecided between; it names the layers that make it so. By chance one of
+four that do nothing is lower by as much once in 10 times.
 
     python experiments/alexnet_depth.py                 # digits
     python experiments/alexnet_depth.py --data cifar10

@@ -20,11 +20,11 @@ from statistics import fmean, pstdev
 
 import numpy as np
 from _arms import SMALL, Experiment, Options, options
-from _figures import TEST, TOP5, bars
+from _figures import TEST, TOP5, bars, each
 
 from alexvgg_jax import evaluate, loop
 from alexvgg_jax.errors import InputError, one_line
-from alexvgg_jax.report import Seeds, Value, spread, verdict
+from alexvgg_jax.report import Seeds, Value, verdict
 
 SIZES = (1, 5, 7)
 MOST = 10  # nets, of which 252 choices of five are averaged
@@ -32,9 +32,9 @@ MOST = 10  # nets, of which 252 choices of five are averaged
 
 def main() -> None:
     given = options(__doc__, Options(seeds=max(SIZES)))
-    experiment = Experiment("alexnet_ensemble", given)
     if not max(SIZES) <= given.seeds <= MOST:
         raise InputError(f"--seeds {given.seeds}: from {max(SIZES)} to {MOST} nets")
+    experiment = Experiment("alexnet_ensemble", given)
     predicted = []
     for work, _, params in experiment.seeds(SMALL.model.name, SMALL):
         probabilities, labels = loop.predict(work, params, work.test_source)
@@ -55,9 +55,7 @@ def main() -> None:
         "top-1 error points, five nets": negative(gained[TEST]),
         "top-5 error points, five nets": negative(gained[TOP5]),
     }
-    for name, seeds in arms.items():
-        for figure in (TEST, TOP5):
-            ours[f"{figure[:-3]}, {name}, %"] = spread([s[figure] for s in seeds])
+    ours |= each(arms, TEST) | each(arms, TOP5)
     experiment.finish(
         {"AlexNet §6 five nets": (ours, verdict(gained[TEST]))}, arms, bars(TEST)
     )

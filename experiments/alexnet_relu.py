@@ -11,8 +11,9 @@ Verdict, with r the mean over seeds of (epochs of tanh / epochs of ReLU) and s i
 standard error: reproduced if r - 2s > 2 ("several times faster", the caption says of
 other nets), not reproduced if r + 2s < 2, undecided between. A tanh net that does not
 reach 25% counts for the epochs that it was given, less half an epoch; r is then a lower
-bound, which can only be reproduced or undecided. If a ReLU net does not, there is no r.
-Other data cannot test it, nor fewer epochs than the rates are tried for.
+bound, which can only be reproduced or undecided. If a ReLU net does not, or one of
+either diverges, there is no r. Other data cannot test it, nor fewer epochs than the
+rates are tried for.
 
     python experiments/alexnet_relu.py                  # digits
     python experiments/alexnet_relu.py --data cifar10
@@ -32,6 +33,7 @@ from alexvgg_jax.report import (
     Curve,
     Result,
     Value,
+    diverged,
     estimate,
     plot_curves,
     spread,
@@ -104,7 +106,7 @@ def is_lower_bound(tanh: list[Figures]) -> bool:
 def judge(ratio: Value | None, lower_bound: bool) -> str:
     """The rule above."""
     if ratio is None:
-        return "undecided: a ReLU net did not reach 25%"
+        return "undecided: a ReLU net did not reach 25%, or a net diverged"
     found = verdict(ratio, above=2.0)
     if found == "reproduced" and lower_bound:
         return f"{found}; a lower bound, for tanh did not reach 25%"
@@ -114,10 +116,11 @@ def judge(ratio: Value | None, lower_bound: bool) -> str:
 
 
 def compare(arms: dict[str, list[Figures]], epochs: int) -> dict[str, Value]:
-    """The published figure, if every ReLU net gives one, and the epochs behind it."""
+    """The published figure, and the epochs behind it; none if a ReLU net does not
+    reach the target, or one of either diverges."""
     relu = [seed["epochs"] for seed in arms["relu"]]
     tanh = [seed["epochs"] or epochs - 0.5 for seed in arms["tanh"]]
-    if None in relu:
+    if None in relu or any(map(diverged, arms["tanh"])):
         return {}
     return {
         FIGURE: estimate([t / r for t, r in zip(tanh, relu, strict=True)]),
@@ -148,7 +151,7 @@ def draw(result: Result, path: Path) -> None:
 
 
 def main() -> None:
-    given = options(__doc__, Options())
+    given = options(__doc__, Options(epochs=EPOCHS))
     given = replace(given, epochs=given.epochs or EPOCHS)
     experiment = Experiment("alexnet_relu", given, SEARCH_EPOCHS)
     rate, *_ = RATES["relu"]

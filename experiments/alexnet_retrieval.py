@@ -32,7 +32,14 @@ from alexvgg_jax.augment import centre
 from alexvgg_jax.data.batches import eval_batches
 from alexvgg_jax.data.sources import Source
 from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import Result, estimate, spread, verdict, write_figure
+from alexvgg_jax.report import (
+    Result,
+    Seeds,
+    estimate,
+    spread,
+    verdict,
+    write_figure,
+)
 
 SHOWN, LABELS, NEAREST = 8, 5, 6  # test images, labels and neighbours in figure 4
 LAYER = "relu7"
@@ -203,6 +210,12 @@ def draw(result: Result, path: Path, train: Source, test: Source) -> None:
     write_figure(figure, path)
 
 
+def judge(seeds: Seeds) -> str:
+    """The rule above."""
+    gains = [seed[SAME] - seed[SAME_PIXELS] for seed in seeds]
+    return verdict(estimate(gains)) + "; labels not judged"
+
+
 def main() -> None:
     given = options(__doc__, Options())
     experiment = Experiment("alexnet_retrieval", given)
@@ -214,10 +227,8 @@ def main() -> None:
             figure4 = [vars(row) for row in rows(trained, found)]
     figures = (SAME, SAME_UNTRAINED, SAME_PIXELS, CLOSER)
     ours = {name: spread([seed[name] for seed in seeds]) for name in figures}
-    gains = [seed[SAME] - seed[SAME_PIXELS] for seed in seeds]
-    judged = verdict(estimate(gains)) + "; labels not judged"
     experiment.finish(
-        {"AlexNet Figure 4": (ours, judged)},
+        {"AlexNet Figure 4": (ours, judge(seeds))},
         {SMALL.model.name: seeds, "figure 4": figure4},
         functools.partial(draw, train=experiment.source, test=experiment.test),
     )

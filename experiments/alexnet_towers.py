@@ -15,8 +15,8 @@ colours, against a thousand random halves of the same kernels.
 Verdicts: towers (their time is not compared), reproduced if the test error of
 the half is higher by more than two standard errors, not reproduced if lower by as much,
 undecided between; figure 3, reproduced if in every joined net the towers differ by more
-than 95% of the random halves do, not reproduced if in none, undecided between or of one
-net. Grey images cannot test that.
+than 95% of the random halves do ("during every run"), not reproduced if in none,
+undecided between or of one net. Grey images cannot test that.
 
     python experiments/alexnet_towers.py                # digits
     python experiments/alexnet_towers.py --data cifar10
@@ -76,7 +76,9 @@ def specialised(kernel: Kernel) -> tuple[float, float]:
 
 def judge(shares: list[float]) -> str:
     """The rule above, for figure 3."""
-    if len(shares) < 2:
+    if not shares:
+        return "undecided: every joined net diverged"
+    if len(shares) == 1:
         return "undecided: one seed"
     sure = [share > SURE for share in shares]
     if all(sure):

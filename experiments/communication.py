@@ -25,7 +25,7 @@ from rich.table import Table
 
 from alexvgg_jax import ledger, report
 from alexvgg_jax.config import Augment, Mesh
-from alexvgg_jax.errors import one_line, short_usage
+from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.mesh import make_mesh
 from alexvgg_jax.models import Model, build
 
@@ -177,6 +177,8 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
 def main() -> None:
     with short_usage():
         given = tyro.cli(Options, description=__doc__)
+    if len(given.nets) != len(given.images):
+        raise InputError("--images: as many numbers as --nets")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(2, *given.devices))
     paper_net = build("alexnet-paper")

@@ -1,7 +1,8 @@
 """Benchmark: training in bfloat16 beside float32, the loss curves of the same runs.
 
 Products and activations in bfloat16; parameters, their gradients, normalisation and the
-loss in float32. Seeds, batches and noise are the same in both. Made for GPUs and TPUs,
+loss in float32. Seeds, batches and noise are the same in both, and the rate that the
+net starts with. Made for GPUs and TPUs,
 whose bfloat16 is several times as fast; the curves can be drawn anywhere.
 
     python experiments/mixed_precision.py                  # the 18% net on digits
@@ -21,7 +22,7 @@ NET, EPOCHS = "cifar-18pct", 20
 
 
 def main() -> None:
-    given = options(__doc__, Options(seeds=2))
+    given = options(__doc__, Options(seeds=2, epochs=EPOCHS))
     given = replace(given, epochs=given.epochs or EPOCHS)
     experiment = Experiment("mixed_precision", given)
     _, recipe = RECIPES[NET]

@@ -26,7 +26,6 @@ fetched. "Loop" is how much of the bare step's speed is left.
 
 import functools
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
@@ -145,7 +144,7 @@ def in_torch(layout: str, name: str, batch: int) -> Steps:
     import torch
     from _in_torch import Trainer
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(report.machine()["cores"])
     torch.manual_seed(0)
     net = build(name)
     images, labels, config = data(net, batch)

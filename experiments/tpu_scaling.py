@@ -29,7 +29,7 @@ from rich.table import Table
 
 from alexvgg_jax import ledger, report
 from alexvgg_jax.config import Mesh
-from alexvgg_jax.errors import one_line, short_usage
+from alexvgg_jax.errors import InputError, one_line, short_usage
 from alexvgg_jax.mesh import make_mesh
 from alexvgg_jax.models import build
 
@@ -124,6 +124,11 @@ def jobs(given: Options) -> list[dict[str, Any]]:
 def main() -> None:
     with short_usage():
         given = tyro.cli(Options, description=__doc__)
+    if len(given.nets) != len(given.images):
+        raise InputError("--images: as many numbers as --nets")
+    if unknown := set(given.chips) - SLICES.keys():
+        known = ", ".join(map(str, SLICES))
+        raise InputError(f"--chips {min(unknown)}: choose from {known}")
     result: dict[str, Any] = {
         "name": "tpu_scaling",
         "command": report.command(),

@@ -6,7 +6,7 @@ import cifar_ladder
 import cifar_lrn
 import pytest
 from _arms import Experiment, Options, switched
-from _figures import MORE_VIEWS, TEST
+from _figures import MORE_VIEWS, TEST, at_most
 
 from alexvgg_jax import paper, report
 from alexvgg_jax.config import RECIPES
@@ -155,7 +155,7 @@ def test_the_13_percent_net_with_normalisation(monkeypatch, error, verdict):
     monkeypatch.setattr(sys, "argv", ["experiments/cifar_lrn.py"])
     cifar_lrn.main()
     ours, judged = found["AlexNet §3.3 CIFAR-10"]
-    assert judged == verdict
+    assert judged == f"{verdict}; one seed"
     assert ours["without minus with, points"]["mean"] == 13.0 - error
     published = paper.claim("AlexNet §3.3 CIFAR-10").published
     assert [ours[name]["mean"] for name in published] == [13.0, error]
@@ -184,9 +184,9 @@ def test_what_counts_as_reproduced_on_the_ladder():
         ([27.3, 27.4, 27.35], "reproduced"),
         ([27.3, 27.7, 27.5], "undecided"),
         ([27.6, 27.7, 27.65], "not reproduced"),
-        ([26.5], "reproduced"),  # 2.26 standard errors of 0.44
-        ([26.7], "undecided"),
-        ([28.3], "undecided"),
-        ([28.5], "not reproduced"),
+        ([26.5], "reproduced; one seed"),  # 2.26 standard errors of 0.44
+        ([26.7], "undecided; one seed"),
+        ([28.3], "undecided; one seed"),
+        ([28.5], "not reproduced; one seed"),
     ):
-        assert cifar_ladder.judge(errors, 10_000, 26.0) == verdict, errors
+        assert at_most(26.0 + cifar_ladder.MARGIN, errors, 10_000) == verdict, errors
