@@ -166,11 +166,11 @@ class Experiment:
 
         Raises InputError if it went further already: its parameters are then others.
         """
-        directory, trained = self._train(arm, run)
+        trained = self._train(arm, run)
         if (epochs := len(trained.history)) > run.epochs:
             raise InputError(
-                f"{directory} has {epochs} epochs, not {run.epochs}: use another --out "
-                "for fewer"
+                f"{self._folder(run)} has {epochs} epochs, not {run.epochs}: use "
+                "another --out for fewer"
             )
         return trained
 
@@ -186,7 +186,7 @@ class Experiment:
 
     def history(self, arm: str, run: Run) -> list[loop.Epoch]:
         """What `run` went through in its epochs, be it that it went further."""
-        return self._train(arm, run)[1].history[: run.epochs]
+        return self._train(arm, run).history[: run.epochs]
 
     def needs(self, run: Run) -> None:
         """InputError if a result is there without `run`, one of those it comes from."""
@@ -207,7 +207,7 @@ class Experiment:
                 f"batch of {run.batch}"
             )
 
-    def _train(self, arm: str, run: Run) -> tuple[Path, loop.Trained]:
+    def _train(self, arm: str, run: Run) -> loop.Trained:
         self._check_batch(run)
         data = replace(run.data, name=self.given.data)
         run = replace(run, data=data, mesh=Mesh(self.given.devices))
@@ -220,7 +220,7 @@ class Experiment:
                 trained = loop.train(run, directory, resume=resume)
         seconds = (epoch.seconds for epoch in trained.history[: run.epochs])
         self._trained[directory] = sum(seconds)
-        return directory, trained
+        return trained
 
     @contextlib.contextmanager
     def _signed(self, directory: Path) -> Iterator[None]:
@@ -257,15 +257,15 @@ class Experiment:
         for run in runs.values():
             self._check_batch(run)
         paper_run, *_ = runs.values()
-        wanted: dict[tuple[str, int], Run] = {}
+        wanted: list[tuple[str, Run]] = []
         for seed in range(self.given.seeds):
             for arm, run in runs.items():
                 epochs = round(self.given.epochs * run.epochs / paper_run.epochs)
-                wanted[arm, seed] = scaled(replace(run, seed=seed), epochs)
-        kept = {of: self._kept(of[0], run, views) for of, run in wanted.items()}
+                wanted.append((arm, scaled(replace(run, seed=seed), epochs)))
+        kept = [self._kept(arm, run, views) for arm, run in wanted]  # before any trains
         found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in runs}
-        for (arm, seed), run in wanted.items():
-            found[arm].append(kept[arm, seed] or self._new(arm, run, views))
+        for (arm, run), figures in zip(wanted, kept, strict=True):
+            found[arm].append(figures or self._new(arm, run, views))
         return found
 
     def _kept(
