@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> value
-ByLayer = Mapping[str, float]
+ByLayer = Mapping[str, float]  # layer -> number
 Compute = Literal["float32", "bfloat16"]
 
 
@@ -52,21 +52,17 @@ class Model:
 
 @dataclass(frozen=True)
 class Optim:
-    """The update rule and its rates; those by layer are layer -> number."""
+    """The update rule and its rates."""
 
     rate: float = 0.01  # learning rate of the weights (AlexNet §5)
     bias_rate: float = 2.0  # times that for the biases (layer-params-145.cfg: epsB)
     momentum: float = 0.9  # AlexNet §5
     weight_decay: float = 0.0005  # of the weights; biases have none (AlexNet §5)
     layer_decay: ByLayer = field(default_factory=dict)  # of layers with their own
-    layer_rate: ByLayer = field(
-        default_factory=dict
-    )  # times the rate; 0 freezes a layer
+    layer_rate: ByLayer = field(default_factory=dict)  # times the rate; 0 freezes it
     drop_epochs: tuple[float, ...] = ()  # epochs after which the rate is divided by 10
     drop_biases: bool = True  # divide the biases' rate too
-    layer_drop: ByLayer = field(
-        default_factory=dict
-    )  # a layer's rate, once more, after
+    layer_drop: ByLayer = field(default_factory=dict)  # its rate, once more, after
     layer_freeze: ByLayer = field(default_factory=dict)  # a layer learns nothing after
     plateau: int = 0  # or: divide after so many epochs without a better test error
     drops: int = 3  # most divisions that the plateau makes (AlexNet §5: three)

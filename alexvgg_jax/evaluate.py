@@ -31,7 +31,7 @@ class Errors(NamedTuple):
 
 
 def mean(sums: Sums) -> Errors:
-    """Sums over images, of which there is one, as means; errors in %."""
+    """Sums over at least one image as means, errors in %."""
     return Errors(
         sums.loss / sums.count,
         100 * sums.top1 / sums.count,

@@ -27,10 +27,11 @@ def claim(directory: Path, run: Run, resume: bool) -> None:
         _check_shared(directory)  # so that all find the same below
     path = directory / SETTINGS
     if resume:
-        begun = any((directory / CHECKPOINTS).glob("[0-9]*"))  # else there is nothing
-        there, wanted = settings(directory), run  # that would be another run's
+        there = settings(directory)
+        # One that failed before its first checkpoint has nothing to go on with.
+        begun = any((directory / CHECKPOINTS).glob("[0-9]*"))
         for name in (f.name for f in dataclasses.fields(Run)):
-            old, new = getattr(there, name), getattr(wanted, name)
+            old, new = getattr(there, name), getattr(run, name)
             if old != new and begun and name not in MAY_CHANGE:
                 raise InputError(
                     f"{path}: {name} is {old}, not {new}; a resumed run keeps it"

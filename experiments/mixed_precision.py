@@ -1,8 +1,8 @@
 """Benchmark: training in bfloat16 beside float32, the loss curves of the same runs.
 
 Products and activations in bfloat16; parameters, their gradients, normalisation and the
-loss in float32. Seeds, batches and noise are the same in both, and the rate that the
-net starts with. Made for GPUs and TPUs,
+loss in float32. Seeds, batches and noise are the same in both; the rate stays the first
+of the net's schedule. Made for GPUs and TPUs,
 whose bfloat16 is several times as fast; the curves can be drawn anywhere.
 
     python experiments/mixed_precision.py                  # the 18% net on digits

@@ -72,6 +72,16 @@ def test_without_the_compiler_of_tpus():
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_communication_of_nets_without_images():
+    script = str(EXPERIMENTS / "communication.py")
+    command = [sys.executable, script, "--nets", "vgg-d"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "error: --images: as many numbers as --nets\n",
+    )
+
+
 def test_communication(tmp_path):
     """The script's tables and picture, from a small version of its measurements."""
     script = str(EXPERIMENTS / "communication.py")

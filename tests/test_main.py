@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import tyro
 
 from alexvgg_jax import __main__, errors, loop, report
 from alexvgg_jax.__main__ import PAIRS, Train
-from alexvgg_jax.config import Run
+from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
 from alexvgg_jax.models import MODELS
 
 
@@ -200,6 +201,16 @@ def test_train_then_eval_and_filters(tmp_path):
     assert re.match("held-out loss .*top-1 error", run("eval", folder).stdout)
     assert str(picture) in run("filters", folder, "--out", str(picture)).stdout
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("part", [Data, Augment, Model, Optim, Mesh, Run])
+def test_every_option_says_what_it_is(part):
+    """By the comment on its line, which is its help."""
+    source = inspect.getsource(part)
+    for option in dataclasses.fields(part):
+        if not dataclasses.is_dataclass(option.default):
+            line = rf"^    {option.name}: .*  # \w"
+            assert re.search(line, source, re.M), option.name
 
 
 def test_switches_of_a_recipe_can_be_replaced():
