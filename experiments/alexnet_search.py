@@ -18,7 +18,7 @@ trials, and `--resume --trials 60` adds more.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -189,16 +189,18 @@ def draw(result: report.Result, path: Path) -> None:
     right.legend(frameon=False)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    tested = (
-        f"{name[:-3]}: {report.show(value)}%"
-        for name, value in each(retrained(result.arms), TEST).items()
-    )
-    figure.suptitle("; ".join([result.data["set"], *tested]), fontsize="medium")
+    title = "; ".join([result.data["set"], *tested(result.arms)])
+    figure.suptitle(title, fontsize="medium")
     report.write_figure(figure, path)
 
 
-def retrained(arms: dict[str, Any]) -> dict[str, Any]:
-    return {arm: arms[arm] for arm in (PAPERS, BEST)}
+def tested(arms: Mapping[str, Any]) -> list[str]:
+    """The test error of either setting after the whole schedule, in words."""
+    retrained = {arm: arms[arm] for arm in (PAPERS, BEST)}
+    return [
+        f"{name.removesuffix(', %')}: {report.show(value)}%"
+        for name, value in each(retrained, TEST).items()
+    ]
 
 
 def main() -> None:
@@ -217,8 +219,7 @@ def main() -> None:
     if not study.get_trials(states=(State.COMPLETE,)):
         raise InputError(f"--trials {given.trials}: none of them came to its end")
     arms = experiment.arms({PAPERS: SMALL, BEST: run_of(study.best_params)})
-    for name, value in each(arms, TEST).items():
-        print(f"{name[:-3]}: {report.show(value)}%")
+    print(*tested(arms), sep="\n")
     arms["settings"] = [{"of": PAPERS} | PAPER, {"of": BEST} | study.best_params]
     arms["importance"] = [importance(study)]
     arms["trials"] = [

@@ -32,6 +32,7 @@ from alexvgg_jax.models import Model, build
 AUGMENT, SIZE = Augment(crop=224, mirror=True, colour=0.1), 256
 SPLITS = {"batch split": Mesh(devices=2), "two towers": Mesh(devices=2, towers=True)}
 MEGABYTE = 1e6
+TOWERS = {1: 1.0, 2: 0.0}  # GPU -> where its row is drawn
 
 
 @dataclass(frozen=True)
@@ -120,48 +121,27 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure  # 0.5 s to import
 
     net, rows = build("alexnet-paper"), result["towers"]["two towers"]
-    shapes = net.shapes()
     layers = [r.name for r in net.rows if r.name.startswith(("conv", "fc"))]
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     axes = figure.subplots()
-    height = {"1": 1.0, "2": 0.0}
-    arrow = {"arrowstyle": "-|>", "shrinkA": 27, "shrinkB": 27}
+    centred: dict[str, Any] = {"ha": "center", "va": "center"}
+    for gpu, y in TOWERS.items():
+        axes.text(0, y, f"image\nGPU {gpu}", fontsize=8, **centred)
     for place, layer in enumerate(layers, start=1):
-        crossing = total(rows, layer=layer, backward=False)
-        back = total(rows, layer=layer, backward=True)
-        summed = layer == layers[-1]
-        for tower, y in height.items():
-            other = height["2" if tower == "1" else "1"]
-            axes.annotate("", (place, y), (place - 1, y), arrowprops=arrow)
-            if crossing:
-                bend = {"color": "C3", "connectionstyle": "arc3,rad=0"}
-                axes.annotate(
-                    "", (place, other), (place - 1, y), arrowprops=arrow | bend
-                )
-            *pixels, maps = shapes[layer]
-            own = maps if summed else maps // 2
-            size = "x".join(map(str, [*pixels, own]))
-            axes.text(
-                *(place, y, f"{layer}\n{size}"),
-                ha="center",
-                va="center",
-                fontsize=7,
-                bbox={"boxstyle": "round", "fc": f"C{int(tower) - 1}", "alpha": 0.25},
-            )
-        if crossing:
-            label = f"{crossing / MEGABYTE:.1f} MB\n{back / MEGABYTE:.1f} back"
-            axes.text(
-                place - 0.5,
-                0.5,
-                label,
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="C3",
-                bbox={"fc": "white", "ec": "none", "pad": 1},
-            )
-    for tower, y in height.items():
-        axes.text(0, y, f"image\nGPU {tower}", ha="center", va="center", fontsize=8)
+        *pixels, maps = net.shapes()[layer]
+        own = maps if layer == layers[-1] else maps // 2  # fc8's are summed
+        size = "x".join(map(str, [*pixels, own]))
+        for gpu, y in TOWERS.items():
+            box = {"boxstyle": "round", "fc": f"C{gpu - 1}", "alpha": 0.25}
+            label = f"{layer}\n{size}"
+            axes.text(place, y, label, fontsize=7, bbox=box, **centred)
+        there, back = (total(rows, layer=layer, backward=b) for b in (False, True))
+        _arrows(axes, place, crossing=there > 0)
+        if there:
+            box = {"fc": "white", "ec": "none", "pad": 1}
+            label = f"{there / MEGABYTE:.1f} MB\n{back / MEGABYTE:.1f} back"
+            style: dict[str, Any] = {"fontsize": 8, "color": "C3", "bbox": box}
+            axes.text(place - 0.5, 0.5, label, **style, **centred)
     axes.set(xlim=(-0.5, len(layers) + 0.5), ylim=(-0.2, 1.2))
     axes.set_axis_off()
     axes.set_title(
@@ -172,6 +152,16 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
         fontsize=9,
     )
     report.write_figure(figure, path)
+
+
+def _arrows(axes: Any, place: int, *, crossing: bool) -> None:
+    """From the layer before to that at the place, and to the other tower's."""
+    arrow = {"arrowstyle": "-|>", "shrinkA": 27, "shrinkB": 27}
+    for y in TOWERS.values():
+        axes.annotate("", (place, y), (place - 1, y), arrowprops=arrow)
+        if crossing:
+            red = arrow | {"color": "C3"}
+            axes.annotate("", (place, 1 - y), (place - 1, y), arrowprops=red)
 
 
 def main() -> None:
