@@ -93,13 +93,15 @@ class Train:
                 end += "checkpoint"
                 print(f"host {jax.process_index()} of {hosts}: {end}", file=sys.stderr)
             with _out_of_memory():
-                loop.train(run, folder, resume=self.resume)
+                trained = loop.train(run, folder, resume=self.resume)
         except Stopped:
             raise  # all hosts together
         except BaseException as error:
             if not jax.distributed.is_initialized():
                 raise
             _end_alone(error)
+        if (epochs := len(trained.history)) > run.epochs:
+            raise InputError(f"--epochs {run.epochs}: {folder} has {epochs} already")
         print(f"checkpoints and metrics are in {folder}")
 
 

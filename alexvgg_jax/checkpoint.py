@@ -1,8 +1,10 @@
 """Checkpoints by orbax: saved whole or not at all, the newest good one restored."""
 
+import contextlib
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,16 +48,16 @@ class Checkpoints:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._directory).free < size:
             raise OSError(f"{self._directory}: cannot save: {FULL}")
-        if step in self._manager.all_steps():  # an epoch ended without another step
-            self._manager.delete(step)
+        for there in self._manager.all_steps():
+            if there >= step:  # damaged, or an epoch has ended without another step
+                self._manager.delete(there)
         try:
-            saved = self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    progress=ocp.args.JsonSave(progress),
-                ),
+            arguments = ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                progress=ocp.args.JsonSave(progress),
             )
+            with _no_stragglers():
+                saved = self._manager.save(step, args=arguments)
         except (ValueError, OSError) as error:  # tensorstore's errors are ValueErrors
             for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -68,9 +70,9 @@ class Checkpoints:
         """The newest state that can be read, laid out as `like` (without it, as dicts
         on one device), and its progress.
 
-        Newer ones that cannot be read are deleted, and said to be; but of several hosts
-        one may read what another cannot, and they would go on apart. None if there is
-        no checkpoint. Raises InputError if one has other shapes than `like`, if none
+        Newer ones that cannot be read are said to be damaged; but of several hosts one
+        may read what another cannot, and they would go on apart. None if there is no
+        checkpoint. Raises InputError if one has other shapes than `like`, if none
         can be read, or on several hosts not the newest; and JaxRuntimeError if it does
         not fit the device.
         """
@@ -78,14 +80,8 @@ class Checkpoints:
         damaged = []
         for step in steps:
             try:
-                stored = self._manager.item_metadata(step)["state"].tree
-                wanted = stored if like is None else like
-                self._check(step, _shapes(stored), _shapes(wanted))
-                arguments = ocp.args.Composite(
-                    state=ocp.args.StandardRestore(jax.tree.map(_target, wanted)),
-                    progress=ocp.args.JsonRestore(),
-                )
-                restored = self._manager.restore(step, args=arguments)
+                with _no_stragglers():
+                    restored = self._restored(step, like)
             except (InputError, jax.errors.JaxRuntimeError):
                 raise
             except Exception as error:  # orbax names none for what it cannot read
@@ -99,11 +95,20 @@ class Checkpoints:
             for unreadable in damaged:
                 path = self._directory / str(unreadable)
                 print(f"{path} is damaged: using step {step}", file=sys.stderr)
-                self._manager.delete(unreadable)
             return restored["state"], restored["progress"]
         if steps:
             raise InputError(f"{self._directory}: none of its checkpoints can be read")
         return None
+
+    def _restored(self, step: int, like: Any) -> Any:
+        stored = self._manager.item_metadata(step)["state"].tree
+        wanted = stored if like is None else like
+        self._check(step, _shapes(stored), _shapes(wanted))
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardRestore(jax.tree.map(_target, wanted)),
+            progress=ocp.args.JsonRestore(),
+        )
+        return self._manager.restore(step, args=arguments)
 
     def _check(self, step: int, stored: dict, wanted: dict) -> None:
         for name in sorted(stored.keys() | wanted.keys()):
@@ -116,6 +121,22 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+@contextlib.contextmanager
+def _no_stragglers() -> Iterator[None]:
+    """Where an array cannot be read or written, tensorstore's threads tell so of the
+    others to an event loop that orbax has closed, and print what they get. That may be
+    after this; so where it fails they stay silent."""
+    before = sys.unraisablehook
+
+    def unless_late(raised: Any) -> None:
+        if str(raised.exc_value) != "Event loop is closed":
+            before(raised)
+
+    sys.unraisablehook = unless_late
+    yield
+    sys.unraisablehook = before
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -5,7 +5,7 @@ a field is its help text on the command line (`python -m alexvgg_jax train --hel
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 Switches = Mapping[str, bool | int | float | str]  # field of a model's row -> value
@@ -33,7 +33,7 @@ class Augment:
     """What becomes of an image before a net sees it."""
 
     crop: int = 0  # pixels: side of the random crop, centred in tests; 0 for none
-    shift: bool = True  # crop at a random place; else at the centre, as tests do
+    shift: bool = True  # crop at a random place (no-shift: at the centre, as tests do)
     mirror: bool = False  # flip half of the images from left to right (AlexNet §4.1)
     colour: float = 0.0  # deviation of the PCA colour noise, 0 for none (AlexNet: 0.1)
     colour_epochs: float = 0.0  # epochs after which that noise ends; 0 for never
@@ -61,7 +61,7 @@ class Optim:
     layer_decay: ByLayer = field(default_factory=dict)  # of layers with their own
     layer_rate: ByLayer = field(default_factory=dict)  # times the rate; 0 freezes it
     drop_epochs: tuple[float, ...] = ()  # epochs after which the rate is divided by 10
-    drop_biases: bool = True  # divide the biases' rate too
+    drop_biases: bool = True  # divide the biases' rate too (no-drop-biases: leave it)
     layer_drop: ByLayer = field(default_factory=dict)  # its rate, once more, after
     layer_freeze: ByLayer = field(default_factory=dict)  # a layer learns nothing after
     plateau: int = 0  # or: divide after so many epochs without a better test error
@@ -95,8 +95,21 @@ class Run:
     checkpoint_every: int = 1  # epochs between checkpoints
 
 
+def flat(run: Run) -> dict[tuple[str, str], Any]:
+    """(part, name) -> value of all that a run can be told; what has no part, as Run's
+    epochs, has no name."""
+    return {
+        (part, name): value
+        for part, values in asdict(run).items()
+        for name, value in (
+            values if isinstance(values, dict) else {"": values}
+        ).items()
+    }
+
+
 def from_settings(settings: Mapping[str, Any]) -> Run:
-    """The run whose `dataclasses.asdict` went through JSON."""
+    """The run whose `dataclasses.asdict` went through JSON. TypeError if a value of it
+    is of another type than the run's could be."""
     optim = settings["optim"]
     parts = {
         "data": Data(**settings["data"]),
@@ -105,7 +118,14 @@ def from_settings(settings: Mapping[str, Any]) -> Run:
         "optim": Optim(**optim | {"drop_epochs": tuple(optim["drop_epochs"])}),
         "mesh": Mesh(**settings["mesh"]),
     }
-    return Run(**{**settings, **parts})
+    run = Run(**{**settings, **parts})
+    for (where, default), value in zip(
+        flat(Run()).items(), flat(run).values(), strict=True
+    ):
+        number = isinstance(default, float) and type(value) is int
+        if type(value) is not type(default) and not number:
+            raise TypeError(f"{'.'.join(filter(None, where))} is {value!r}")
+    return run
 
 
 CIFAR_80SEC = Run(

@@ -66,8 +66,10 @@ def errors(
     (AlexNet §6 five nets)."""
     log_p = jnp.log(jnp.maximum(probabilities, np.finfo(np.float32).tiny))
     labels_ = jnp.asarray(labels)
-    return Errors(
-        float(cross_entropy(log_p, labels_).mean()),
-        100 * float(top_k_error(log_p, labels_, 1).mean()),
-        100 * float(top_k_error(log_p, labels_, 5).mean()),
+    of_each = (
+        cross_entropy(log_p, labels_),
+        top_k_error(log_p, labels_, 1),
+        top_k_error(log_p, labels_, 5),
     )
+    sums = (float(np.sum(jax.device_get(part), dtype=np.float64)) for part in of_each)
+    return mean(Sums(len(labels), *sums))

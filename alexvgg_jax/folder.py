@@ -5,13 +5,15 @@ import dataclasses
 import json
 import secrets
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from alexvgg_jax.config import Run, from_settings
+from alexvgg_jax.config import Run, flat, from_settings
+from alexvgg_jax.data.sources import folder_of
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.report import write_json
 
@@ -20,8 +22,9 @@ CHECKPOINTS = "checkpoints"
 MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # on resuming
 
 
-def claim(directory: Path, run: Run, resume: bool) -> None:
-    """Write the run's settings there. InputError if another run has them already."""
+def check(directory: Path, run: Run, resume: bool) -> None:
+    """InputError if that cannot be the run's folder: another run has it already, or it
+    cannot be made."""
     several = jax.process_count() > 1
     if several:
         _check_shared(directory)  # so that all find the same below
@@ -30,21 +33,38 @@ def claim(directory: Path, run: Run, resume: bool) -> None:
         there = settings(directory)
         # One that failed before its first checkpoint has nothing to go on with.
         begun = any((directory / CHECKPOINTS).glob("[0-9]*"))
-        for name in (f.name for f in dataclasses.fields(Run)):
-            old, new = getattr(there, name), getattr(run, name)
-            if old != new and begun and name not in MAY_CHANGE:
+        for (where, old), new in zip(
+            flat(there).items(), flat(_from_anywhere(run)).values(), strict=True
+        ):
+            if old != new and begun and where[0] not in MAY_CHANGE:
+                option = ".".join(filter(None, where))
                 raise InputError(
-                    f"{path}: {name} is {old}, not {new}; a resumed run keeps it"
+                    f"{path}: {option} is {old}, not {new}; a resumed run keeps it"
                 )
     elif path.exists():
         raise InputError(
             f"{directory} holds a run already: --resume goes on "
             "with it, another --out starts anew"
         )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {directory}: {error.strerror}") from None
     if several:
         multihost_utils.sync_global_devices("all have looked")
+
+
+def claim(directory: Path, run: Run) -> None:
+    """Write the run's settings there, on the first host."""
     if jax.process_index() == 0:
-        write_json(dataclasses.asdict(run), path)
+        write_json(dataclasses.asdict(_from_anywhere(run)), directory / SETTINGS)
+
+
+def _from_anywhere(run: Run) -> Run:
+    """The run with the whole path of its folder of images, if it has one."""
+    if (images := folder_of(run.data.name)) is None:
+        return run
+    return replace(run, data=replace(run.data, name=str(images.resolve())))
 
 
 def settings(directory: Path) -> Run:

@@ -155,6 +155,8 @@ def _images(source: Source, test_source: Source) -> dict[str, Any]:
         "classes": list(source.classes),
         "training images": source.count,
         "test images": test_source.count,
+        "training files": source.files,
+        "test files": test_source.files,
     }
 
 
@@ -162,6 +164,8 @@ def _check_numbers(run: Run) -> None:
     """InputError for one that no net and no data could make right."""
     optim, augment = run.optim, run.augment
     for flag, value, least in (
+        ("--batch", run.batch, 1),
+        ("--accumulate", run.accumulate, 1),
         ("--epochs", run.epochs, 1),
         ("--checkpoint-every", run.checkpoint_every, 1),
         ("--until-error", run.until_error, 0),
@@ -209,7 +213,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     work = prepare(run)
     init_key, key = _keys(work)
     state = work.steps.init(init_key)
-    folder.claim(directory, run, resume)
+    folder.check(directory, run, resume)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(directory / folder.CHECKPOINTS))
@@ -217,6 +221,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
         state, position = _restore(checkpoints, work, state, directory)
         signals = stack.enter_context(_signals())
         if not _done(run, position.history):
+            folder.claim(directory, run)
             train_step = _compile(work, state, key)
         log = stack.enter_context(_log(work, directory, position.step))
         while not _done(run, position.history):

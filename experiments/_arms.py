@@ -1,7 +1,6 @@
 """What every experiment shares: options, the runs of its arms, the result's files."""
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import json
@@ -19,8 +18,8 @@ from rich.console import Console
 
 from alexvgg_jax import folder, loop, paper, report
 from alexvgg_jax.augment import Views
-from alexvgg_jax.config import RECIPES, Data, Mesh, Run
-from alexvgg_jax.data.sources import find_source, folder_digest, folder_of
+from alexvgg_jax.config import RECIPES, Data, Mesh, Run, flat
+from alexvgg_jax.data.sources import find_source, folder_of
 from alexvgg_jax.errors import Diverged, InputError, short_usage
 from alexvgg_jax.mesh import all_devices
 from alexvgg_jax.report import Seeds
@@ -35,7 +34,7 @@ _, SMALL = RECIPES["alexnet-small"]  # the net of AlexNet's experiments
 @dataclass(frozen=True)
 class Options:
     data: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
-    seeds: int = 3  # runs of each arm
+    seeds: int = 3  # runs of each arm; the ladder's 0: 3, or 1 of a net that takes long
     # of training, schedules scaled; 0: the experiment's own; fewer may test no claim
     epochs: int = 0
     out: Path = Path("results")  # folder for the JSON, the plot and the runs
@@ -107,8 +106,8 @@ class Experiment:
         self.source = find_source(Data(given.data), "train")
         self.test = find_source(Data(given.data), "test")
         self.set = self.source.about
-        if images:
-            self.set += f" ({folder_digest(images)})"  # for they may change
+        if images:  # which may change
+            self.set += f" ({self.source.files} {self.test.files})"
         self.path = given.out / f"{name}.json"
         self._commit = report.commit()  # before anyone edits while it runs
         self._runs = given.out / "runs"
@@ -395,11 +394,8 @@ def _flat(run: Run) -> dict[str, Any]:
     """What tells a run from another but its seed, and what may change on the way."""
     return {
         f"{part}.{name}": value
-        for part, values in dataclasses.asdict(run).items()
+        for (part, name), value in flat(run).items()
         if part not in folder.MAY_CHANGE | {"seed"}
-        for name, value in (
-            values if isinstance(values, dict) else {"": values}
-        ).items()
     }
 
 

@@ -109,17 +109,19 @@ def bars(figure: str, other: str | None = None) -> Draw:
 def curves(
     y: str = TEST,
     *,
+    of: str = "curve",
     dashed: tuple[str, ...] = (),
     title: str | None = None,
 ) -> Draw:
-    """What draws a curve a seed against epochs, under the verdicts or that title."""
+    """What draws a curve a seed against epochs, that it has under the name `of`, under
+    the verdicts or that title."""
 
     def draw(result: report.Result, path: Path) -> None:
         drawn = [
             report.Curve(
                 arm,
                 "--" if arm in dashed else "-",
-                [seed["curve"] for seed in seeds],
+                [seed[of] for seed in seeds],
             )
             for arm, seeds in result.arms.items()
         ]

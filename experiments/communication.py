@@ -40,7 +40,7 @@ class Options:
     batch: int = 128  # images a step of AlexNet in its towers (AlexNet §5)
     nets: tuple[str, ...] = ("alexnet-owt", "vgg-d")  # whose classifier is split
     images: tuple[int, ...] = (128, 32)  # of each of them, on each device
-    devices: tuple[int, ...] = (8, 64, 512)
+    devices: tuple[int, ...] = (8, 64, 512)  # that train those nets
     groups: tuple[int, ...] = (1, 4, 8)  # devices that share a classifier
     out: Path = Path("results")  # folder for communication.json, table and picture
 

@@ -77,9 +77,7 @@ class Options:
     nets: tuple[str, ...] = tuple(BATCHES)  # rows of alexvgg_jax.models.MODELS
     batch: int = 0  # images a step; 0 for a usual one
     rounds: int = 9  # of which the medians are taken
-    data: str = (
-        "digits"  # what the loop trains on: digits or a TFDS name such as cifar10
-    )
+    data: str = "digits"  # that the loop trains on; or a TFDS name, such as cifar10
     against: Literal["nothing", "torch"] = "nothing"  # what runs beside ours
     out: Path = Path("results")  # folder for throughput.json and its table
 

@@ -42,7 +42,7 @@ class Options:
     nets: tuple[str, ...] = ("alexnet-paper", "vgg-d")  # rows of MODELS
     images: tuple[int, ...] = (128, 32)  # of each of them on a chip (weak scaling)
     group: int = 4  # chips that share a classifier
-    chips: tuple[int, ...] = tuple(SLICES)
+    chips: tuple[int, ...] = tuple(SLICES)  # of a slice
     out: Path = Path("results")  # folder for tpu_scaling.json and its table
 
 

@@ -1,5 +1,7 @@
 import contextlib
 import shutil
+import sys
+import time
 from pathlib import Path
 
 import jax
@@ -9,12 +11,6 @@ import pytest
 
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.errors import InputError
-
-# Where one array cannot be read, orbax closes its event loop while others are still on
-# their way; tensorstore then says so from a thread, now and then.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
 
 
 def state(value: float, width: int = 4) -> dict[str, jax.Array]:
@@ -56,10 +52,37 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
     with opened(tmp_path) as checkpoints:
         _, progress = checkpoints.restore(state(0.0))
         assert progress["step"] == 1
+        assert (tmp_path / "2").exists()  # who reads deletes nothing
         checkpoints.save(2, state(2.5), {"step": 2})  # comes again, and is kept
     found, _ = restored(tmp_path)
     np.testing.assert_array_equal(found["kernel"], state(2.5)["kernel"])
     assert "2 is damaged: using step 1" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_gone_once_there_is_another(tmp_path):
+    """Orbax saves nothing before the newest one."""
+    save(tmp_path, 1, 3)
+    shutil.rmtree(tmp_path / "3" / "state" / "d")
+    with opened(tmp_path) as checkpoints:
+        checkpoints.restore(state(0.0))
+        checkpoints.save(2, state(2.0), {"step": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_arrays_that_cannot_be_read_are_silent(tmp_path, monkeypatch):
+    """Orbax closes its event loop after the first, and the others come later."""
+    late = []
+    monkeypatch.setattr(sys, "unraisablehook", late.append)
+    many = {f"kernel{i}": jnp.ones((3, 3)) for i in range(20)}
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, many, {})
+    for part in (tmp_path / "1").glob("**/d/*"):
+        part.unlink()
+    for _ in range(10):
+        with pytest.raises(InputError, match="none of its checkpoints can be read"):
+            restored(tmp_path, many)
+    time.sleep(0.5)
+    assert late == []
 
 
 def test_hosts_do_not_fall_back_apart(tmp_path, monkeypatch):

@@ -8,14 +8,31 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alexnet_imagenet
+import cifar_ladder
+import communication
 import jax
 import pytest
+import throughput
+import tpu_ahead_of_time
+import tpu_scaling
 import tyro
+from _arms import Options
 
 from alexvgg_jax import __main__, errors, loop, report
 from alexvgg_jax.__main__ import PAIRS, Train
 from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
 from alexvgg_jax.models import MODELS
+
+OF_ONE = (  # the options of one experiment, or of all
+    Options,
+    alexnet_imagenet.ImageNetOptions,
+    cifar_ladder.LadderOptions,
+    communication.Options,
+    throughput.Options,
+    tpu_ahead_of_time.Options,
+    tpu_scaling.Options,
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
@@ -165,6 +182,17 @@ def test_no_devices_are_one_line(arguments, tmp_path, monkeypatch):
     assert "jax finds no devices" in printed
 
 
+def test_settings_of_another_type(tmp_path):
+    """As somebody may write them; here no types are checked but by the program."""
+    there = dataclasses.asdict(Run())
+    there["optim"]["rate"] = 1  # a number like any other
+    there["optim"]["drops"] = "many"
+    report.write_json(there, tmp_path / "run.json")
+    assert "run.json: not the settings of a run: optim.drops is 'many'" in one_line(
+        "eval", str(tmp_path)
+    )
+
+
 def test_out_of_memory_is_one_line(capsys):
     """And no other error of the devices is."""
 
@@ -179,6 +207,13 @@ def test_out_of_memory_is_one_line(capsys):
     assert printed.count("\n") == 1
     with pytest.raises(jax.errors.JaxRuntimeError):
         fails("INTERNAL: broken")
+
+
+def test_fewer_epochs_than_there_are(monkeypatch):
+    monkeypatch.setattr(loop, "train", lambda *_, **__: loop.Trained(*"w", [1] * 4, {}))
+    monkeypatch.setattr(__main__, "join_hosts", lambda *_: None)
+    with pytest.raises(errors.InputError, match="--epochs 2: runs/.* has 4 already"):
+        Train(Run(epochs=2), resume=True)()
 
 
 def test_out_of_memory_in_training_names_what_takes_less(monkeypatch):
@@ -203,13 +238,13 @@ def test_train_then_eval_and_filters(tmp_path):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("part", [Data, Augment, Model, Optim, Mesh, Run])
+@pytest.mark.parametrize("part", [*(Data, Augment, Model, Optim, Mesh, Run), *OF_ONE])
 def test_every_option_says_what_it_is(part):
-    """By the comment on its line, which is its help."""
+    """By the comment on its line, or above it, which is its help."""
     source = inspect.getsource(part)
     for option in dataclasses.fields(part):
-        if not dataclasses.is_dataclass(option.default):
-            line = rf"^    {option.name}: .*  # \w"
+        if not dataclasses.is_dataclass(option.default) and option.name != "shared":
+            line = rf"^    # \S.*\n    {option.name}: |^    {option.name}: .*  # \S"
             assert re.search(line, source, re.M), option.name
 
 

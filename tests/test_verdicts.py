@@ -214,6 +214,9 @@ def test_biases_are_decided_early(measured, points):
 
     (finding,) = measured("alexnet_init", figures).findings.values()
     assert finding.verdict == ("reproduced" if points > 0 else "not reproduced")
+    shown = (f"training error during epoch {n}, points" for n in (1, 2, 3))
+    found = [finding.ours[name]["mean"] for name in shown]
+    assert found == pytest.approx([0.0, -points, 3 * points])
 
 
 @pytest.mark.parametrize(

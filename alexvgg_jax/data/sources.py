@@ -38,6 +38,7 @@ class Source:
     count: int
     classes: tuple[str, ...]
     fetch: Callable[[np.ndarray], tuple[Images, Labels]]
+    files: str = ""  # of a folder: tells its images from others, but uncompressed ones
 
 
 @functools.lru_cache(maxsize=4)  # the splits of one set, for run after run
@@ -157,7 +158,9 @@ def _folder(root: Path, split: Split, size: int) -> Source:
         )
         return images, numbered[numbers]
 
-    return Source(f"folder {root.name}", len(files), classes, fetch)
+    listed = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files]
+    digest = hashlib.sha256("\n".join(listed).encode("utf8", "replace")).hexdigest()
+    return Source(f"folder {root.name}", len(files), classes, fetch, digest[:8])
 
 
 def _listed(root: Path, split: Split) -> tuple[tuple[str, ...], list[Path], list[int]]:
@@ -187,17 +190,6 @@ def _listed(root: Path, split: Split) -> tuple[tuple[str, ...], list[Path], list
         rule = "" if has_parts else ", where every tenth of a class is for test"
         raise InputError(f"--data {root}: no {split} images in class folders{rule}")
     return tuple(classes), files, labels
-
-
-def folder_digest(root: Path) -> str:
-    """Of a folder's classes and the names and sizes of its files: tells it from others
-    of its name, and from itself with other images, but for uncompressed ones."""
-    classes, training, _ = _listed(root, "train")
-    _, testing, _ = _listed(root, "test")
-    files = sorted(training + testing)
-    listed = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files]
-    text = "\n".join([*classes, *listed])
-    return hashlib.sha256(text.encode("utf8", "replace")).hexdigest()[:8]
 
 
 def _sub_folders(folder: Path) -> list[str]:
