@@ -1,16 +1,32 @@
-"""AlexNet and VGG as pure functions in JAX, and what their papers claim of them.
+"""AlexNet and VGG as pure functions in JAX, and the claims of their papers.
 
-The way data flows, and the file that does it:
+Data flows through these files, from top to bottom:
 
-    data.sources    where images come from: digits, TFDS, a folder of classes
-    data.batches    the batch of (seed, step)
-    augment         crop, mirror, colour, mean, on the device
-    models          build(name) -> init, apply; alexnet, vgg, cifar are tables of layers
-    loss, optim     cross-entropy; the original program's update rule
-    step, evaluate  one step of training; the error on a whole set
-    loop            a run from start to end: checkpoints, metrics, signals
-    report          results as JSON -> tables and plots
+    data.sources    where images come from: digits, TFDS, folders
+    data.batches    the batch of (seed, step), and its way to the devices
+    augment         crop, mirror, colour, mean: on the device
+    models          build(name) -> a net with init and apply
+    loss, optim     cross-entropy and errors; the original program's update rule
+    step            gradients, train, eval and predict: pure functions
+    evaluate        the error on a set, and predictions: centre crop, nine or ten views
+    loop, progress  training from start to end; where a run is
 
-`config` says what a run can be told, `paper` what the papers claim and publish. Every
-claim has a tag: `grep -rn "AlexNet §3.3"` finds its code, test, experiment and figure.
+What they rest on:
+
+    config, recipes settings of a run; complete runs to start from
+    errors, files   one-line errors; files written completely or not at all
+    models.layers   the layers; models.operations their arithmetic, models.cpu on CPUs
+    models.net      init, apply, Flax module; alexnet, vgg, cifar: the nets
+    models.summary  what a net costs; models.parallel: a net split over devices
+    sharding, hosts which device holds which array; joining several hosts
+    run, checkpoint a run's folder and its checkpoints; log: what a run shows
+    memory, ledger  what a step takes of memory, and what it communicates
+
+And what comes out:
+
+    paper           every claim of both papers, with its published figures
+    results, page   records of trained nets, statistics and verdicts; the results page
+
+Every claim has a tag: `grep -rn "AlexNet §3.3"` finds its code, test, experiment and
+figure. `python -m alexvgg_jax` is the command line.
 """

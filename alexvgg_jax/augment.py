@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions of (key, batch), pixels 0 to 255.
 
-Images travel as uint8 and become float32 here. What tests see (`centre`) is the same
-chain without its noise.
+Images arrive as uint8 and become float32 here. `centre` is the same chain without
+noise, for tests.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,11 +16,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 from alexvgg_jax.config import Augment
 from alexvgg_jax.errors import InputError
 
-Views = Literal["centre", "nine", "ten"]
+Views = Literal[1, 9, 10]  # crops of an image that a test averages
 
 
 class Statistics(NamedTuple):
-    """What augmentation needs to know of a training set, from `statistics`."""
+    """The mean image and the colour components of a training set."""
 
     mean: Float[Array, "height width 3"]
     components: Float[Array, "3 3"]  # columns: direction * deviation
@@ -29,7 +29,7 @@ class Statistics(NamedTuple):
 def statistics(parts: Iterable[UInt8[np.ndarray, "_ height width 3"]]) -> Statistics:
     """The mean image, and the principal components of the RGB values of all pixels.
 
-    `parts` are the images of the training set, some at a time.
+    `parts` are batches of training images.
     """
     count, total, products = 0, np.zeros(()), np.zeros((3, 3))
     for images in parts:
@@ -48,7 +48,7 @@ def statistics(parts: Iterable[UInt8[np.ndarray, "_ height width 3"]]) -> Statis
 def random_crop(
     key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"], size: int
 ) -> UInt8[Array, "batch {size} {size} 3"]:
-    """AlexNet §4.1 crops: a random square of each image, every place as likely."""
+    """AlexNet §4.1 crops: a square at a random place of each image."""
     height, width = images.shape[1:3]
     if size > min(height, width):
         raise InputError(
@@ -66,7 +66,7 @@ def random_crop(
 def mirror(
     key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"]
 ) -> UInt8[Array, "batch height width 3"]:
-    """AlexNet §4.1 crops: half of the images, chosen at random, left to right."""
+    """AlexNet §4.1 crops: the images, a random half of them flipped left to right."""
     flip = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
 
@@ -77,12 +77,12 @@ def pca_colour(
     components: Float[Array, "3 3"],
     deviation: float,
 ) -> Float[Array, "batch height width 3"]:
-    """AlexNet §4.1 colour: add one multiple of the principal components to each image.
+    """AlexNet §4.1 colour: the images plus random multiples of the colour components.
 
-    The paper multiplies each direction by its eigenvalue, the original program by its
-    square root (`convdata_jpeg.py`, "stdevs"), as here: in units of 0 to 255 only that
-    is a change of brightness and hue. The program then divides all pixels by 1.1, which
-    the paper does not mention, nor is it done here.
+    The paper multiplies each direction by its eigenvalue. The original program uses the
+    square root (`convdata_jpeg.py`, "stdevs"), and so does this function: in units of 0
+    to 255 only the root is a change of brightness and hue. The program then divides all
+    pixels by 1.1. The paper does not mention that, and this function does not do it.
     """
     alphas = deviation * jax.random.normal(key, (len(images), 3))
     return images + (alphas @ components.T)[:, None, None]
@@ -101,8 +101,8 @@ def subtract_mean(
 ) -> Float[Array, "batch height width 3"]:
     """AlexNet §2: float32 images minus the mean pixel or colour of the training set.
 
-    Whatever the place of the crop, it is the mean's centre that is subtracted, as in
-    the original program (`convdata_jpeg.py`, __trim_borders).
+    The centre of the mean image is subtracted, wherever the crop was, as in the
+    original program (`convdata_jpeg.py`, __trim_borders).
     """
     images = images.astype(jnp.float32)
     if config.mean == "none":
@@ -118,7 +118,7 @@ def augment(
     stats: Statistics,
     config: Augment,
 ) -> Float[Array, "batch rows columns 3"]:
-    """What training sees: the noise that `config` switches on, minus the mean."""
+    """The images as training sees them: with the noise of `config`, minus the mean."""
     crop_key, mirror_key, colour_key = jax.random.split(key, 3)
     if config.crop:
         images = (
@@ -139,23 +139,23 @@ def map_views(
     images: UInt8[Array, "batch height width 3"],
     stats: Statistics,
     config: Augment,
-    kind: Views,
+    views: Views,
 ) -> Float[Array, "views ..."]:
-    """`look` at every view of a test that averages several, the mean subtracted: at one
-    after the other, so that the memory is that of one.
+    """The results of `look` for each view of the images, with the mean subtracted.
 
-    `ten` are the corners, the centre and their mirror images (AlexNet §6 ten crops),
-    `nine` a 3x3 grid of crops (`convdata_cifar.py`), `centre` the centre alone.
+    1 view is the centre crop, 9 are a 3x3 grid of crops (`convdata_cifar.py`), 10 are
+    the corners, the centre and their mirror images (AlexNet §6 ten crops). Views are
+    computed one after another, which needs the memory of one.
     """
     height, width = images.shape[1:3]
     size = config.crop or min(height, width)
     y, x = height - size, width - size
     places = {
-        "centre": [(y // 2, x // 2)],
-        "nine": [(top, left) for top in (0, y // 2, y) for left in (0, x // 2, x)],
-        "ten": [(0, 0), (0, x), (y, 0), (y, x), (y // 2, x // 2)],
-    }[kind]
-    flips = (0, 1) if kind == "ten" else (0,)
+        1: [(y // 2, x // 2)],
+        9: [(top, left) for top in (0, y // 2, y) for left in (0, x // 2, x)],
+        10: [(0, 0), (0, x), (y, 0), (y, x), (y // 2, x // 2)],
+    }[views]
+    flips = (0, 1) if views == 10 else (0,)
     crops = [(*place, flip) for flip in flips for place in places]
 
     def of_view(crop: Array) -> Array:
@@ -172,7 +172,7 @@ def map_views(
 def centre(
     images: UInt8[Array, "batch height width 3"], stats: Statistics, config: Augment
 ) -> Float[Array, "batch rows columns 3"]:
-    """What tests see: the centre crop minus the mean."""
+    """The images as tests see them: the centre crop minus the mean."""
     if config.crop:
         images = centre_crop(images, config.crop)
     return subtract_mean(images, stats.mean, config)

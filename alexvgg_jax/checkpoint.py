@@ -1,6 +1,7 @@
-"""Checkpoints by orbax: saved whole or not at all, the newest good one restored."""
+"""Checkpoints by orbax: saved completely or not at all, and checked when restored."""
 
 import contextlib
+import hashlib
 import logging
 import shutil
 import sys
@@ -12,22 +13,34 @@ import jax
 import orbax.checkpoint as ocp
 
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.mesh import all_devices
+from alexvgg_jax.files import read_json, write_json
+from alexvgg_jax.sharding import all_devices
 
 T = TypeVar("T")
 
 FULL = "No space left on device"
+DIGESTS = "digests.json"  # of a checkpoint's files
 
-# Orbax logs the tracebacks of the errors that it also raises.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+@contextlib.contextmanager
+def _silent_orbax() -> Iterator[None]:
+    """Orbax logs the tracebacks of the errors that it also raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class Checkpoints:
     """The two newest states of a run, each with its progress as JSON."""
 
+    @_silent_orbax()
     def __init__(self, directory: Path):
         self._directory = directory
-        all_devices()  # orbax asks for them too, and fails without a word
+        all_devices()  # orbax needs them too, and its error would have no message
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             item_handlers={
@@ -39,25 +52,24 @@ class Checkpoints:
             ),
         )
 
+    @_silent_orbax()
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Keep `state` and `progress` as the checkpoint of `step`.
 
-        Raises OSError, and keeps the checkpoints from before, if the disk is full.
+        Raises OSError, and keeps earlier checkpoints, if the disk is full.
         """
-        # Of a disk that fills up underneath it, tensorstore prints tracebacks for long.
+        # On a disk that fills up while it writes, tensorstore prints long tracebacks.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._directory).free < size:
             raise OSError(f"{self._directory}: cannot save: {FULL}")
-        for there in self._manager.all_steps():
-            if there >= step:  # damaged, or an epoch has ended without another step
-                self._manager.delete(there)
+        for old in self._manager.all_steps():
+            if old >= step:  # damaged, or an epoch has ended without another step
+                self._manager.delete(old)
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+        )
         try:
-            arguments = ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                progress=ocp.args.JsonSave(progress),
-            )
-            with _no_stragglers():
-                saved = self._manager.save(step, args=arguments)
+            saved = self._manager.save(step, args=arguments)
         except (ValueError, OSError) as error:  # tensorstore's errors are ValueErrors
             for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -65,39 +77,33 @@ class Checkpoints:
             raise OSError(f"{self._directory}: cannot save: {reason}") from None
         if not saved:
             raise OSError(f"{self._directory}: orbax did not save step {step}")
+        if jax.process_index() == 0:
+            folder = self._directory / str(step)
+            write_json(_digests(folder), folder / DIGESTS)
 
+    @_silent_orbax()
     def restore(self, like: T | None = None) -> tuple[T, dict[str, Any]] | None:
-        """The newest state that can be read, laid out as `like` (without it, as dicts
-        on one device), and its progress.
+        """The newest undamaged state, laid out like `like` (or as dicts on one device),
+        and its progress; None if there is no checkpoint.
 
-        Newer ones that cannot be read are said to be damaged; but of several hosts one
-        may read what another cannot, and they would go on apart. None if there is no
-        checkpoint. Raises InputError if one has other shapes than `like`, if none
-        can be read, or on several hosts not the newest; and JaxRuntimeError if it does
-        not fit the device.
+        Names damaged newer ones on stderr. Raises InputError if the state has other
+        shapes than `like`, if all checkpoints are damaged, or if the newest is and
+        several hosts might disagree about it.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged = []
         for step in steps:
-            try:
-                with _no_stragglers():
-                    restored = self._restored(step, like)
-            except (InputError, jax.errors.JaxRuntimeError):
-                raise
-            except Exception as error:  # orbax names none for what it cannot read
-                if jax.process_count() > 1:
-                    raise InputError(
-                        f"{self._directory / str(step)} cannot be read on this host: "
-                        "delete it to go on from the one before"
-                    ) from error
-                damaged.append(step)
-                continue
-            for unreadable in damaged:
-                path = self._directory / str(unreadable)
-                print(f"{path} is damaged: using step {step}", file=sys.stderr)
-            return restored["state"], restored["progress"]
+            path = self._directory / str(step)
+            if _is_intact(path):
+                for damaged in steps[: steps.index(step)]:
+                    bad = self._directory / str(damaged)
+                    print(f"{bad} is damaged: using step {step}", file=sys.stderr)
+                return self._restored(step, like)
+            if jax.process_count() > 1:
+                raise InputError(
+                    f"{path} is damaged: delete it to continue from the one before"
+                )
         if steps:
-            raise InputError(f"{self._directory}: none of its checkpoints can be read")
+            raise InputError(f"{self._directory}: all of its checkpoints are damaged")
         return None
 
     def _restored(self, step: int, like: Any) -> Any:
@@ -108,40 +114,45 @@ class Checkpoints:
             state=ocp.args.StandardRestore(jax.tree.map(_target, wanted)),
             progress=ocp.args.JsonRestore(),
         )
-        return self._manager.restore(step, args=arguments)
+        restored = self._manager.restore(step, args=arguments)
+        return restored["state"], restored["progress"]
 
     def _check(self, step: int, stored: dict, wanted: dict) -> None:
         for name in sorted(stored.keys() | wanted.keys()):
-            there, here = stored.get(name), wanted.get(name)
-            if there != here:
+            if stored.get(name) != wanted.get(name):
                 raise InputError(
-                    f"{self._directory / str(step)}: {name} has shape {there}, "
-                    f"where this net has {here}"
+                    f"{self._directory / str(step)}: {name} has shape "
+                    f"{stored.get(name)}, but this net has {wanted.get(name)}"
                 )
 
     def close(self) -> None:
         self._manager.close()
 
 
-@contextlib.contextmanager
-def _no_stragglers() -> Iterator[None]:
-    """Where an array cannot be read or written, tensorstore's threads tell so of the
-    others to an event loop that orbax has closed, and print what they get. That may be
-    after this; so where it fails they stay silent."""
-    before = sys.unraisablehook
+def _digests(folder: Path) -> dict[str, str]:
+    """A digest of every file of a checkpoint."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != DIGESTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
+            digests[path.relative_to(folder).as_posix()] = digest
+    return digests
 
-    def unless_late(raised: Any) -> None:
-        if str(raised.exc_value) != "Event loop is closed":
-            before(raised)
 
-    sys.unraisablehook = unless_late
-    yield
-    sys.unraisablehook = before
+def _is_intact(folder: Path) -> bool:
+    """Whether all files are as saved. Without digests, the program was killed right
+    after orbax had finished."""
+    path = folder / DIGESTS
+    try:
+        return not path.exists() or read_json(path) == _digests(folder)
+    except (InputError, OSError):
+        return False
 
 
 def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    on_one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    sharding = leaf.sharding if isinstance(leaf, jax.Array) else on_one
+    single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else single
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -1,75 +1,205 @@
-"""The error of a network, or of several, on a whole set: every image counts once."""
+"""Testing and predicting with a trained net; every image of a test set counts once."""
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jax.sharding import Mesh as DeviceMesh
+from jaxtyping import Float, Int, UInt8
 
-from alexvgg_jax.data.batches import Batch
+from alexvgg_jax import run as run_folder
+from alexvgg_jax.augment import Statistics, Views
+from alexvgg_jax.checkpoint import Checkpoints
+from alexvgg_jax.config import Mesh, Run
+from alexvgg_jax.data.batches import Batch, eval_batches
+from alexvgg_jax.data.sources import Source, decode
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
-from alexvgg_jax.step import Metrics
+from alexvgg_jax.models import Net, Params
+from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.sharding import all_devices, everywhere, make_mesh, place, rows_of_host
+from alexvgg_jax.step import Steps, Sums, compile_steps
 
 
-class Sums(NamedTuple):
-    """`Metrics` on the host, in double precision: 10^6 images still count exactly."""
-
-    count: float = 0.0
-    loss: float = 0.0
-    top1: float = 0.0
-    top5: float = 0.0
-
-
-class Errors(NamedTuple):
+class Score(NamedTuple):
     """Means over images."""
 
     loss: float  # nats
-    top1: float  # %
-    top5: float  # %
+    top1: float  # error in %
+    top5: float
 
 
-def mean(sums: Sums) -> Errors:
-    """Sums over at least one image as means, errors in %."""
-    return Errors(
-        sums.loss / sums.count,
-        100 * sums.top1 / sums.count,
-        100 * sums.top5 / sums.count,
+@dataclass(frozen=True)
+class Setup:
+    """A run's net on a mesh, and what it needs to read images."""
+
+    run: Run
+    images: run_folder.Images  # that it was trained on
+    net: Net
+    mesh: DeviceMesh
+    steps: Steps
+    stats: Statistics
+
+
+def compile_run(run: Run, classes: int, mesh: DeviceMesh) -> tuple[Net, Steps]:
+    """The run's net and its steps. Raises InputError if they do not fit."""
+    net = run_folder.net_of(run, classes)
+    steps = compile_steps(
+        net,
+        original_sgd(run.optim),
+        run.augment,
+        mesh,
+        accumulate=run.accumulate,
+        zero=run.mesh.zero,
     )
+    return net, steps
 
 
-def add(sums: Sums, batch: Metrics) -> Sums:
-    """`sums` and one more batch, fetched from the devices."""
-    fetched = jax.device_get(batch)
-    return Sums(*(a + float(b) for a, b in zip(sums, fetched, strict=True)))
+def load(directory: Path) -> tuple[Setup, Params]:
+    """A trained run on all devices of this machine: no images are read.
+
+    Raises InputError if the folder holds no run, or no checkpoint of its net.
+    """
+    run, devices = run_folder.settings(directory), len(all_devices())
+    images = run_folder.read_images(directory)
+    batch = max(run.batch // devices, 1) * devices
+    run = replace(run, mesh=Mesh(), accumulate=1, batch=batch)
+    mesh = make_mesh(run.mesh)
+    net, steps = compile_run(run, len(images.classes), mesh)
+    params = load_params(directory)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, (params, net.param_shapes()))
+    if shapes[0] != shapes[1]:
+        raise InputError(f"{directory}: its checkpoint is of another net")
+    stats = everywhere(run_folder.read_statistics(directory), mesh)
+    setup = Setup(run, images, net, mesh, steps, stats)
+    return setup, everywhere(params, mesh)
 
 
-def evaluate(step: Callable[[Batch], Metrics], batches: Iterable[Batch]) -> Errors:
-    """The mean of `step(batch)` over `batches`, which are padded and masked."""
+def load_params(directory: Path) -> Params:
+    """The parameters of a run's newest checkpoint. InputError if there is none."""
+    with closing(Checkpoints(directory / run_folder.CHECKPOINTS)) as checkpoints:
+        newest: Any = checkpoints.restore()
+    if newest is None:
+        raise InputError(f"{directory}: no checkpoint there yet")
+    return newest[0]["params"]
+
+
+def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"], int]:
+    """The first layer's kernels of a trained run, and the number of its towers."""
+    net = run_folder.net_of(run_folder.settings(directory))
+    params = load_params(directory)
+    return np.asarray(params[net.layers()[0].name]["kernel"]), net.tower_count
+
+
+def add(sums: Sums, batch: Sums) -> Sums:
+    """`sums` plus a batch's sums from the devices, in float64."""
+    return Sums(*map(lambda a, b: a + float(b), sums, jax.device_get(batch)))
+
+
+def score(sums: Sums) -> Score:
+    """Sums over at least one image as means."""
+    count, loss, top1, top5 = map(float, sums)
+    return Score(loss / count, 100 * top1 / count, 100 * top5 / count)
+
+
+def average(step: Callable[[Batch], Sums], batches: Iterable[Batch]) -> Score:
+    """The score of all `batches`, where `step` returns the sums of one."""
     sums, last = Sums(), None
     for batch in batches:
-        metrics = step(batch)
+        current = step(batch)
         if last is not None:
             sums = add(sums, last)  # fetched while the next batch is computed
-        last = metrics
-    if last is not None:
-        sums = add(sums, last)
-    return mean(sums)
+        last = current
+    return score(sums if last is None else add(sums, last))
 
 
-def errors(
+def test(setup: Setup, params: Params, source: Source) -> Score:
+    """The score of `params` on all images of `source`, by their centre crops."""
+    rows = rows_of_host(setup.run.batch, setup.mesh)
+    batches = eval_batches(source, setup.run.batch, rows)
+    return average(
+        lambda batch: setup.steps.eval(params, batch, setup.stats),
+        (place(batch, setup.mesh) for batch in batches),
+    )
+
+
+def check_views(run: Run, views: Views) -> None:
+    """InputError for several views of a net that was trained without crops: they
+    would be the same view."""
+    if views > 1 and not run.augment.crop:
+        raise InputError(f"--views {views}: the net was trained without --augment.crop")
+
+
+def predict(
+    setup: Setup, params: Params, source: Source, views: Views = 1
+) -> tuple[Float[np.ndarray, "images classes"], Int[np.ndarray, " images"]]:
+    """The probabilities of all images of `source`, averaged over views, and the labels.
+
+    Raises InputError on several hosts, and for an image that cannot be decoded.
+    """
+    if jax.process_count() > 1:
+        raise InputError("predictions are made on one host")
+    check_views(setup.run, views)
+    probabilities, labels = [], []
+    for batch in eval_batches(source, setup.run.batch):
+        images = place(batch.images, setup.mesh)
+        outputs = setup.steps.predict(params, images, setup.stats, views)
+        probabilities.append(jax.device_get(outputs)[batch.mask])
+        labels.append(np.asarray(batch.labels)[batch.mask])
+    return np.concatenate(probabilities), np.concatenate(labels)
+
+
+def score_predictions(
     probabilities: Float[np.ndarray, "images classes"],
     labels: Int[np.ndarray, " images"],
-) -> Errors:
-    """The errors of predicted probabilities: of one net, or the mean of several
+) -> Score:
+    """The score of predicted probabilities, of one net or averaged over several
     (AlexNet §6 five nets)."""
     log_p = jnp.log(jnp.maximum(probabilities, np.finfo(np.float32).tiny))
-    labels_ = jnp.asarray(labels)
-    of_each = (
-        cross_entropy(log_p, labels_),
-        top_k_error(log_p, labels_, 1),
-        top_k_error(log_p, labels_, 5),
+    true = jnp.asarray(labels)
+    each = (
+        cross_entropy(log_p, true),
+        top_k_error(log_p, true, 1),
+        top_k_error(log_p, true, 5),
     )
-    sums = (float(np.sum(jax.device_get(part), dtype=np.float64)) for part in of_each)
-    return mean(Sums(len(labels), *sums))
+    sums = (float(np.sum(jax.device_get(part), dtype=np.float64)) for part in each)
+    return score(Sums(len(labels), *sums))
+
+
+def classify(
+    setup: Setup, params: Params, files: list[Path], views: Views = 1
+) -> Iterator[tuple[Path, Float[np.ndarray, " classes"] | Exception]]:
+    """Each file with its probabilities, or with the error if it cannot be read."""
+    check_views(setup.run, views)
+    size, devices = setup.run.data.size, len(all_devices())
+    # All batches have one shape, so that the step is compiled once.
+    batch = min(setup.run.batch, -(-len(files) // devices) * devices)
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), batch):
+            part = files[start : start + batch]
+            decoded = list(pool.map(partial(_decode_file, size=size), part))
+            images = np.zeros((batch, size, size, 3), np.uint8)
+            for i, image in enumerate(decoded):
+                if isinstance(image, np.ndarray):
+                    images[i] = image
+            placed = place(images, setup.mesh)
+            outputs = setup.steps.predict(params, placed, setup.stats, views)
+            for i, output in enumerate(jax.device_get(outputs)[: len(part)]):
+                error = decoded[i] if isinstance(decoded[i], Exception) else None
+                yield part[i], error or output
+
+
+def _decode_file(file: Path, size: int) -> UInt8[np.ndarray, "_ _ 3"] | Exception:
+    try:
+        return decode(file.read_bytes(), str(file), size)
+    except OSError as error:
+        return InputError(f"{file}: {error.strerror}")
+    except InputError as error:
+        return error

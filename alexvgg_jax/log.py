@@ -13,16 +13,16 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import scalar
 
-from alexvgg_jax.report import write_text
+from alexvgg_jax.files import write_text
 
-pb2: Any = event_pb2  # generated code, whose names pyright does not know
-STEPS_A_LINE = 50  # from one line of metrics.jsonl, or point of a curve, to the next
+proto: Any = event_pb2  # generated code, whose names pyright cannot see
+STEPS_A_LINE = 50  # between lines of metrics.jsonl and points of a curve
 
 
 class Log:
     """A context that shows progress on `console` and keeps metrics in `directory`.
 
-    A run resumed at `step` first drops the lines of later steps, which come again.
+    A run resumed at `step` first drops the lines of later steps, which it repeats.
     Raises OSError if the disk is full.
     """
 
@@ -37,14 +37,14 @@ class Log:
         tested: str = "test",
     ):
         self._console, self._title, self._epochs = console, title, epochs
-        self._tested = tested  # which images
+        self._tested = tested  # name of the test images
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = "".join(f"{line}\n" for line in lines if _is_up_to(step, line))
         write_text(kept, path)
-        with _names(directory):
+        with _named(directory):
             self._lines = path.open("a", buffering=1)
             self._curves = _curves(directory / "tensorboard", step)
         self._bar = Progress(
@@ -64,13 +64,13 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        with _names(self._directory), self._lines:
+        with _named(self._directory), self._lines:
             self._curves.close()
 
     def step(
         self, step: int, loss: float, error: float, rate: float, speed: float
     ) -> None:
-        """One step is done: loss and error so far in this epoch, rate, images/s."""
+        """Report a step: loss and error so far in this epoch, rate, images/s."""
         figures = f"loss {loss:.3f}  error {error:.1f}%  {speed:,.0f} images/s"
         self._bar.update(self._task, completed=step, figures=figures)
         if step % STEPS_A_LINE == 0:
@@ -85,7 +85,7 @@ class Log:
             )
 
     def epoch(self, line: dict[str, Any]) -> None:
-        """One epoch is done: its figures, by name."""
+        """Report an epoch: its figures, by name."""
         self._write(line["step"], {k: v for k, v in line.items() if k != "step"})
         self._console.print(
             f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
@@ -97,18 +97,18 @@ class Log:
         )
 
     def _write(self, step: int, figures: dict[str, Any]) -> None:
-        with _names(self._directory):
+        with _named(self._directory):
             self._lines.write(json.dumps({"step": step} | figures) + "\n")
             for name, value in figures.items():
                 summary, now = scalar(name, value), time.time()
-                event = pb2.Event(step=step, wall_time=now, summary=summary)
+                event = proto.Event(step=step, wall_time=now, summary=summary)
                 self._curves.write(event.SerializeToString())
             self._curves.flush()
 
 
 @contextlib.contextmanager
-def _names(directory: Path) -> Iterator[None]:
-    """Of a full disk, say where it is."""
+def _named(directory: Path) -> Iterator[None]:
+    """Name the folder in the error of a full disk."""
     try:
         yield
     except OSError as error:
@@ -116,18 +116,19 @@ def _names(directory: Path) -> Iterator[None]:
 
 
 def _curves(folder: Path, step: int) -> RecordWriter:
-    """TensorBoard's next file there, in which a run goes on from `step`.
+    """A new TensorBoard file for a run that continues from `step`.
 
-    SummaryWriter would write it in a thread, which a full disk ends without a word, and
-    then wait for that thread for ever.
+    tensorboardX's SummaryWriter writes in a thread. A full disk ends that thread, and
+    SummaryWriter.close() then waits for it forever. Its EventsWriter leaves the file
+    open.
     """
     folder.mkdir(exist_ok=True)
     now = time.time()
     writer = RecordWriter(str(folder / f"events.out.tfevents.{now:.0f}"))
-    first = pb2.Event(wall_time=now, file_version="brain.Event:2")
+    first = proto.Event(wall_time=now, file_version="brain.Event:2")
     # Hides the points of later steps in earlier files.
-    start = pb2.SessionLog(status=pb2.SessionLog.START)
-    for event in (first, pb2.Event(wall_time=now, step=step + 1, session_log=start)):
+    start = proto.SessionLog(status=proto.SessionLog.START)
+    for event in (first, proto.Event(wall_time=now, step=step + 1, session_log=start)):
         writer.write(event.SerializeToString())
     return writer
 
@@ -135,5 +136,5 @@ def _curves(folder: Path, step: int) -> RecordWriter:
 def _is_up_to(step: int, line: str) -> bool:
     try:
         return json.loads(line)["step"] <= step
-    except (ValueError, TypeError, KeyError):  # cut off when the program was killed
+    except (ValueError, TypeError, KeyError):  # a line cut off by a crash
         return False

@@ -1,4 +1,4 @@
-"""What is minimised and what is reported, of logits and labels."""
+"""The loss and the errors of logits."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ def cross_entropy(
 def top_k_error(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], k: int
 ) -> Float[Array, " batch"]:
-    """1 where the label is not among the k largest logits, 0 where it is.
+    """1 for each image whose label is not among the k largest logits, else 0.
 
-    Ties count for their share, as in the original program (`layer_kernels.cu`): equal
-    logits everywhere give 1 - k / classes, not 0.
+    Ties count in proportion, as in the original program (`layer_kernels.cu`): logits
+    that are all equal give 1 - k / classes, not 0. A logit that is NaN gives 1.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)
     larger = (logits > own).sum(axis=1)

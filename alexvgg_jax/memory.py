@@ -1,7 +1,7 @@
-"""What a training step needs of a device's memory, from the compiler's own analysis."""
+"""The memory of a training step on one device, as the compiler reports it."""
 
-import dataclasses
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -10,17 +10,15 @@ from rich.table import Table
 
 from alexvgg_jax.config import Augment, Mesh, Optim
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.mesh import make_mesh
-from alexvgg_jax.models import Model
+from alexvgg_jax.models import Net
 from alexvgg_jax.optim import original_sgd
+from alexvgg_jax.sharding import make_mesh
 from alexvgg_jax.step import (
     abstract_arguments,
     compile_steps,
     compiler_options,
     gradients,
 )
-
-MEBIBYTE = 2**20
 
 
 class Memory(NamedTuple):
@@ -30,39 +28,32 @@ class Memory(NamedTuple):
     optimizer: int  # the velocity
     images: int  # of the batch, uint8
     gradients: int
-    activations: int  # and whatever else the gradients' computation keeps for a while
-    total: int  # of the whole step, where gradients take the places of activations
+    activations: int  # and other temporary arrays of the gradients
+    total: int  # of the step, where gradients reuse the memory of activations
 
 
-def of_training(net: Model, batch: int) -> Memory:
-    """Compile the training step of `net`, and read the compiler's analysis of it.
+def of_training(net: Net, batch: int) -> Memory:
+    """The memory of training `net`, from the compiler's analysis of the step.
 
-    Its two halves cannot be told apart in the step, whose gradients take places that
-    activations leave. So the activations are those of a program that ends with the
-    gradients. Raises InputError for a batch without images, and on a platform whose
-    compiler does not tell.
+    In the step, gradients reuse the memory of activations. So the activations are
+    measured in a program that ends with the gradients. Raises InputError for a batch
+    without images, and if the platform's compiler has no analysis.
     """
     if batch < 1:
         raise InputError(f"--batch {batch}: at least 1")
     mesh = make_mesh(Mesh(devices=1))
-    optimizer, config = original_sgd(Optim()), Augment()
+    optimizer, augment = original_sgd(Optim()), Augment()
     arguments = abstract_arguments(net, optimizer, batch, net.image_size)
-    state, rows, stats, _, key = arguments
-    half = jax.jit(
-        functools.partial(gradients, apply=net.apply, config=config),
+    state, batches, stats, _, key = arguments
+    backward = jax.jit(
+        functools.partial(gradients, apply=net.apply, augmentation=augment),
         compiler_options=compiler_options(),
-    ).lower(state.params, rows, stats, key)
-    step = compile_steps(net, optimizer, config, mesh).train.lower(*arguments)
-    parameters, velocity = _bytes(state.params), _bytes(state.opt)
-    images = _bytes(rows.images)
-    return Memory(
-        parameters=parameters,
-        optimizer=velocity,
-        images=images,
-        gradients=parameters,
-        activations=_temporaries(half),
-        total=parameters + velocity + images + _temporaries(step),
-    )
+    ).lower(state.params, batches, stats, key)
+    step = compile_steps(net, optimizer, augment, mesh).train.lower(*arguments)
+    params, velocity = _bytes(state.params), _bytes(state.opt)
+    images = _bytes(batches.images)
+    total = params + velocity + images + _temporaries(step)
+    return Memory(params, velocity, images, params, _temporaries(backward), total)
 
 
 def _temporaries(program: jax.stages.Lowered) -> int:
@@ -76,20 +67,17 @@ def _bytes(tree: object) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def table(net: Model, batch: int) -> Table:
+def table(name: str, net: Net, batch: int) -> Table:
     """The memory of training a net, and the same net with `remat`, in MiB."""
-    columns = [
-        of_training(dataclasses.replace(net, remat=remat), batch)
-        for remat in (False, True)
-    ]
+    memories = [of_training(replace(net, remat=r), batch) for r in (False, True)]
     height, width, maps = net.input_shape
-    title = f"{net.name}, a training step on {batch} images of {height}x{width}x{maps}"
-    drawn = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
-    drawn.add_column("MiB on one device")
-    for heading in ("kept activations", "computed again (remat)"):
-        drawn.add_column(heading, justify="right")
+    title = f"{name}, a training step on {batch} images of {height}x{width}x{maps}"
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("MiB on one device")
+    table.add_column("kept activations", justify="right")
+    table.add_column("computed again (remat)", justify="right")
     for label in Memory._fields:
-        cells = (f"{getattr(memory, label) / MEBIBYTE:,.1f}" for memory in columns)
-        drawn.add_row(label, *cells, end_section=label == "activations")
-    drawn.caption = "total: gradients take the places of activations as these leave"
-    return drawn
+        cells = (f"{getattr(memory, label) / 2**20:,.1f}" for memory in memories)
+        table.add_row(label, *cells, end_section=label == "activations")
+    table.caption = "total: gradients reuse the memory of activations"
+    return table

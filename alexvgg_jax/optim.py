@@ -1,4 +1,4 @@
-"""The original program's update rule as an optax chain, and its learning rates."""
+"""The update rule of the original program as an optax chain, and its learning rates."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,10 @@ from alexvgg_jax.errors import InputError
 def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
     """AlexNet §5 decay: v <- momentum v - rate (gradient + decay w); w <- w + v.
 
-    The rate is inside the velocity (`weights.cu`), so that a drop of the rate leaves
-    the velocity as it is; optax.sgd has it outside. Biases have no decay. Use as
-    `update(gradients, state, params, rates=...)`, with those of `learning_rates`.
-    Raises InputError if `optim` names a layer that the net does not have.
+    The rate is inside the velocity (`weights.cu`), so a drop of the rate does not
+    change the velocity; optax.sgd has it outside. Biases have no decay. Call
+    `update(gradients, state, params, rates=...)` with the result of `learning_rates`.
+    `init` raises InputError if `optim` names a layer that the net does not have.
     """
 
     def init(params):
@@ -28,7 +28,9 @@ def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
             ("layer-freeze", optim.layer_freeze),
         ):
             if unknown := set(layers) - set(params):
-                raise InputError(f"optim.{flag}: the net has no layer {min(unknown)!r}")
+                raise InputError(
+                    f"--optim.{flag}: the net has no layer {min(unknown)!r}"
+                )
         return optax.EmptyState()
 
     def update(updates, state, params=None, **extra):
@@ -60,9 +62,10 @@ def learning_rates(
 ) -> dict[str, dict[str, np.float32]]:
     """AlexNet §5 schedule: the rates of every kernel and bias after `epoch` epochs.
 
-    Biases learn at `bias_rate` times the weights' rate, or times its first value
-    (layer-params-145.cfg: epsB); a layer of `layer_rate` at so many times both, at a
-    tenth of them behind its `layer_drop`, and at none behind its `layer_freeze`.
+    Biases learn at `bias_rate` times the weights' rate, or at `bias_rate` times its
+    first value without `drop_biases` (layer-params-145.cfg: epsB). A layer in
+    `layer_rate` multiplies both by its factor. It divides them by 10 after its epoch in
+    `layer_drop`, and stops learning after its epoch in `layer_freeze`.
     """
     weights = learning_rate(optim, epoch, test_errors)
     biases = optim.bias_rate * (weights if optim.drop_biases else optim.rate)
@@ -85,9 +88,9 @@ def learning_rates(
 def learning_rate(optim: Optim, epoch: int, test_errors: Sequence[float]) -> float:
     """AlexNet §5 schedule: the rate of the weights after `epoch` epochs.
 
-    Divided by 10 at every one of `drop_epochs` that has passed; or, with `plateau`,
-    each time that so many epochs brought no better test error (`test_errors` has one
-    figure an epoch so far), at most `drops` times.
+    The rate is divided by 10 after each of `drop_epochs`. With `plateau` it is divided
+    when that number of epochs brought no better test error, at most `drops` times;
+    `test_errors` holds the error after each epoch.
     """
     passed = sum(epoch >= drop for drop in optim.drop_epochs)
     if optim.plateau:
@@ -96,9 +99,10 @@ def learning_rate(optim: Optim, epoch: int, test_errors: Sequence[float]) -> flo
 
 
 def _plateaus(errors: Sequence[float], patience: int) -> int:
-    count, best, since = 0, math.inf, 0
+    """How many times `patience` epochs in a row had no better error."""
+    count, best, waited = 0, math.inf, 0
     for error in errors:
-        best, since = (error, 0) if error < best else (best, since + 1)
-        if since == patience:
-            count, since = count + 1, 0
+        best, waited = (error, 0) if error < best else (best, waited + 1)
+        if waited == patience:
+            count, waited = count + 1, 0
     return count

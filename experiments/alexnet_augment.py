@@ -3,16 +3,18 @@
 AlexNet §4.1 colour: PCA colour noise lowers the error.
 AlexNet §6 ten crops: averaging ten views lowers the error of the centre alone.
 
-`alexnet-small` on 28 of the 32 pixels: always the centre; random places; mirrored too;
-with the colour noise as well (as much as the program's, see `augment.py`). Each is
-tested with its centre crop and with ten views.
+Trains `alexnet-small` on 28 of the 32 pixels: always the centre; random places; random
+places, mirrored; and with colour noise too, as strong as the original program's (see
+`augment.py`). Each net is tested on its centre crop and on ten views.
 
-Verdicts: crops, reproduced if the test error lies further above the training error
-(both without noise) for centre crops alone than for shifted and mirrored ones; colour,
-if the test error without it is higher (by how much, the paper's images decide); ten
-crops, if the mean over the paper's nets of their centre's error minus that of ten views
-is above 0: each by more than two standard errors, not reproduced if below by as much,
-undecided between. Grey images cannot test colour, and a net that diverges has no gap.
+Verdicts, each by two standard errors:
+- crops: reproduced if the test error is further above the training error (both without
+  noise) for centre crops than for shifted and mirrored ones;
+- colour: reproduced if the test error is higher without the noise. How much higher
+  depends on the paper's images. Greyscale images cannot test the colour claim;
+- ten crops: reproduced if ten views lower the error of the paper's nets.
+Not reproduced if the opposite holds by as much, undecided otherwise. A net that
+diverges has no gap.
 
     python experiments/alexnet_augment.py               # digits
     python experiments/alexnet_augment.py --data cifar10
@@ -20,57 +22,55 @@ undecided between. Grey images cannot test colour, and a net that diverges has n
 
 from dataclasses import replace
 
-from _arms import SMALL, Experiment, Options, no_colour, options
-from _figures import MORE_VIEWS, TEST, TRAINING, bars, each, overfitting
+from _ablation import Experiment, dots
+from _runs import SMALL, TEN
+from _session import main
 
-from alexvgg_jax.config import Augment, Run
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, estimate, verdict
+from alexvgg_jax import results
+from alexvgg_jax.config import Augment
+from alexvgg_jax.results import TEST, TRAINING, Arms, Finding
 
 CROP = SMALL.augment.crop
-TEN = MORE_VIEWS["ten"]
-
-
-def augmented(config: Augment) -> Run:
-    return replace(SMALL, augment=config)
-
-
 CENTRE, MIRRORED, PAPER = "centre crops", "crops, mirrored", "+ colour (paper)"
-ARMS = {
-    CENTRE: augmented(Augment(CROP, shift=False)),
-    "random crops": augmented(Augment(CROP)),
-    MIRRORED: augmented(Augment(CROP, mirror=True)),
-    PAPER: SMALL,
-}
+CROPS, COLOUR = "AlexNet §4.1 crops", "AlexNet §4.1 colour"
 
 
-def main() -> None:
-    experiment = Experiment("alexnet_augment", options(__doc__, Options()))
-    arms = experiment.arms(ARMS, views=("ten",))
-    overfits = overfitting(arms, CENTRE, MIRRORED)
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Apply the rules above."""
+    gap = results.overfitting(arms, CENTRE, MIRRORED)
+    lower = results.difference(arms, CENTRE, MIRRORED)
+    noise = results.difference(arms, MIRRORED, PAPER)
     crops = {
-        "gap to the training error, points": overfits,
-        "test error, points": difference(arms, CENTRE, MIRRORED, TEST),
-        **each(arms, TEST),
-        **each(arms, TRAINING),
+        "gap, centre minus mirrored crops": gap,
+        "test error, centre minus mirrored crops": lower,
+        **results.each(arms, TEST),
+        **results.each(arms, TRAINING),
     }
-    colour = {"top-1 error points, or lower": difference(arms, PAPER, MIRRORED, TEST)}
-    gained = [seed[TEST] - seed[TEN] for seed in arms[PAPER]]
-    views = {
-        "top-1 error points, ten crops": estimate([-points for points in gained]),
-        **each(arms, TEN),
+    colour = {"top-1 error, or lower": results.difference(arms, PAPER, MIRRORED)}
+    gains = [record.figures[TEST] - record.figures[TEN] for record in arms[PAPER]]
+    lost = results.estimate([-gain for gain in gains], "points")
+    ten = {"top-1 error, ten crops": lost, **results.each(arms, TEN)}
+    return {
+        CROPS: Finding(crops, results.verdict(gap)),
+        COLOUR: Finding(colour, results.verdict(noise)),
+        "AlexNet §6 ten crops": Finding(ten, results.verdict(results.estimate(gains))),
     }
-    findings = {
-        "AlexNet §4.1 crops": (crops, verdict(overfits)),
-        "AlexNet §4.1 colour": (
-            colour,
-            no_colour(experiment) or verdict(difference(arms, MIRRORED, PAPER, TEST)),
-        ),
-        "AlexNet §6 ten crops": (views, verdict(estimate(gained))),
-    }
-    experiment.finish(findings, arms, bars(TEST, TRAINING))
 
+
+EXPERIMENT = Experiment(
+    "alexnet_augment",
+    __doc__,
+    arms={
+        CENTRE: replace(SMALL, augment=Augment(CROP, shift=False)),
+        "random crops": replace(SMALL, augment=Augment(CROP)),
+        MIRRORED: replace(SMALL, augment=Augment(CROP, mirror=True)),
+        PAPER: SMALL,
+    },
+    judge=judge,
+    draw=dots(TEST, TRAINING),
+    views=(10,),
+    colour=(COLOUR,),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

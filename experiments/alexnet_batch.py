@@ -1,13 +1,14 @@
-"""One weird trick batch: k times the batch wants k times the rate, not its square root.
+"""One weird trick batch: k times the batch needs k times the rate, not its square root.
 
-`alexnet-small` with batches of 128, 512 and 1024, the learning rate multiplied by k, or
-by its square root, which keeps the variance of an update. The weight decay goes up by
-the root with the latter, so that an epoch decays as much: rate times decay is then k
-times as large in either. A net that diverges counts with the error of chance. (An epoch
-has 49 batches of 1024 on CIFAR-10, and 1,251 on ImageNet, where the paper measured.)
+Trains `alexnet-small` with batches of 128, 512 and 1024. The learning rate is
+multiplied by k, or by its square root, which keeps the variance of an update. With the
+root, the weight decay grows by the root too. Rate times decay is then k times as large
+in both, and an epoch decays the weights equally. (An epoch of CIFAR-10 has 49 batches
+of 1024. One of ImageNet, which the paper used, has 1,251.)
 
 Verdict: reproduced if the test error at 1024 is higher with the square root than with k
-by more than two standard errors, not reproduced if lower by as much, undecided between.
+by more than two standard errors, not reproduced if it is lower by as much, undecided
+otherwise.
 
     python experiments/alexnet_batch.py                 # digits
     python experiments/alexnet_batch.py --data cifar10
@@ -15,44 +16,39 @@ by more than two standard errors, not reproduced if lower by as much, undecided 
 
 from dataclasses import replace
 
-from _arms import SMALL, Experiment, Options, options
-from _figures import TEST, TRAINING, bars, each
+from _ablation import ablation
+from _runs import SMALL, Run
+from _session import main
 
-from alexvgg_jax.config import Run
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, verdict
+from alexvgg_jax.results import TEST, TRAINING
 
 
 def batched(k: int, power: float) -> Run:
-    optim = SMALL.optim
-    rate, decay = optim.rate * k**power, optim.weight_decay * k ** (1 - power)
-    optim = replace(optim, rate=rate, weight_decay=decay)
+    """Return the run with k times the batch and k^power times the rate."""
+    optim = replace(
+        SMALL.optim,
+        rate=SMALL.optim.rate * k**power,
+        weight_decay=SMALL.optim.weight_decay * k ** (1 - power),
+    )
     return replace(SMALL, batch=k * SMALL.batch, optim=optim)
 
 
-RULES = {"linear": 1.0, "root": 0.5}
-ARMS = {f"{SMALL.batch}": SMALL} | {
-    f"{k * SMALL.batch}, {rule}": batched(k, power)
-    for k in (4, 8)
-    for rule, power in RULES.items()
-}
-
-
-def main() -> None:
-    experiment = Experiment("alexnet_batch", options(__doc__, Options()))
-    arms = experiment.arms(ARMS)
-    ours = {
-        f"{rule} at {batch} against {SMALL.batch}, points": difference(
-            arms, f"{batch}, {rule}", f"{SMALL.batch}", TEST
-        )
-        for batch in (512, 1024)
-        for rule in RULES
-    }
-    ours |= {**each(arms, TEST), **each(arms, TRAINING)}
-    found = verdict(difference(arms, "1024, root", "1024, linear", TEST))
-    experiment.finish({"One weird trick batch": (ours, found)}, arms, bars(TEST))
-
+EXPERIMENT = ablation(
+    "alexnet_batch",
+    __doc__,
+    tag="One weird trick batch",
+    arms={
+        "128": SMALL,
+        "512, linear": batched(4, 1.0),
+        "512, root": batched(4, 0.5),
+        "1024, linear": batched(8, 1.0),
+        "1024, root": batched(8, 0.5),
+    },
+    better="1024, linear",
+    worse="1024, root",
+    compared={"at 1024, linear minus root": TEST},
+    also_shown=(TEST, TRAINING),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

@@ -1,10 +1,10 @@
 """AlexNet §5 decay: weight decay of 0.0005 lowers the training error itself.
 
-`alexnet-small` with it and without. The training error is that of the whole training
-set at the end, without noise: with all units and centre crops.
+Trains `alexnet-small` with weight decay and without. The training error is measured at
+the end on the whole training set, without noise: with all units and centre crops.
 
 Verdict: reproduced if the training error without decay is higher by more than two
-standard errors, not reproduced if lower by as much, undecided between.
+standard errors, not reproduced if it is lower by as much, undecided otherwise.
 
     python experiments/alexnet_decay.py                 # digits
     python experiments/alexnet_decay.py --data cifar10
@@ -12,31 +12,28 @@ standard errors, not reproduced if lower by as much, undecided between.
 
 from dataclasses import replace
 
-from _arms import SMALL, Experiment, Options, options
-from _figures import TEST, TRAINING, bars, each
+from _ablation import ablation
+from _runs import SMALL
+from _session import main
 
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, verdict
+from alexvgg_jax.results import TEST, TRAINING
 
 PAPER, WITHOUT = "0.0005 (paper)", "no decay"
-ARMS = {
-    PAPER: SMALL,
-    WITHOUT: replace(SMALL, optim=replace(SMALL.optim, weight_decay=0.0)),
-}
 
-
-def main() -> None:
-    experiment = Experiment("alexnet_decay", options(__doc__, Options()))
-    arms = experiment.arms(ARMS)
-    ours = {
-        "training error, points": difference(arms, PAPER, WITHOUT, TRAINING),
-        **each(arms, TRAINING),
-        **each(arms, TEST),
-    }
-    found = verdict(difference(arms, WITHOUT, PAPER, TRAINING))
-    experiment.finish({"AlexNet §5 decay": (ours, found)}, arms, bars(TEST, TRAINING))
-
+EXPERIMENT = ablation(
+    "alexnet_decay",
+    __doc__,
+    tag="AlexNet §5 decay",
+    arms={
+        PAPER: SMALL,
+        WITHOUT: replace(SMALL, optim=replace(SMALL.optim, weight_decay=0.0)),
+    },
+    better=PAPER,
+    worse=WITHOUT,
+    figure=TRAINING,
+    also_shown=(TRAINING, TEST),
+    picture=(TEST, TRAINING),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

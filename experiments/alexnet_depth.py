@@ -1,55 +1,60 @@
 """AlexNet §7: depth matters; a net without any middle convolution has higher errors.
 
-`alexnet-small`, and the same net without each of conv2 to conv5 in turn: the layer and
-its activation go, and what normalises it; pooling stays. The published figure, about 2
-points, is compared with the mean over the four. (Without conv3, which joins the towers,
-they first meet in fc6.) The net without fc6 or fc7, which loses one of two dropouts
-too, is measured beside them; the claim is about convolutions.
+Trains `alexnet-small`, and the same net without each of conv2 to conv5 in turn. The
+layer's activation and normalisation go with it; pooling stays. The published figure,
+about 2 points, is compared with the mean over the four. (Without conv3, which joins the
+towers, they first meet in fc6.) The nets without fc6 and without fc7, which also lose
+one of two dropouts, are shown but do not decide: the claim is about convolutions.
 
-Verdict: reproduced if the test error of every one of the four is higher than that of
-the whole net by more than two standard errors, not reproduced if that of any is lower
-by as much, undecided between; it names the layers that make it so. By chance one of
-four that do nothing is lower by as much once in 10 times.
+Verdict: reproduced if the test error of each of the four is higher than the complete
+net's by more than two standard errors, not reproduced if any is lower by as much,
+undecided otherwise. It names the layers that decide. Four layers that do nothing would
+by chance give "not reproduced" once in 10 times.
 
     python experiments/alexnet_depth.py                 # digits
     python experiments/alexnet_depth.py --data cifar10
 """
 
-from _arms import SMALL, Experiment, Options, options, switched
-from _figures import TEST, bars, each, worst
+from _ablation import Experiment, dots
+from _runs import SMALL, with_net
+from _session import main
 
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, verdict
+from alexvgg_jax import results
+from alexvgg_jax.results import TEST, Arms, Finding
 
-WHOLE = "whole"
+WHOLE = "complete"
 MIDDLE = ("conv2", "conv3", "conv4", "conv5")
 LAYERS = (*MIDDLE, "fc6", "fc7")
-ARMS = {WHOLE: SMALL} | {
-    f"without {layer}": switched(SMALL, without=layer) for layer in LAYERS
-}
 
 
-def main() -> None:
-    experiment = Experiment("alexnet_depth", options(__doc__, Options()))
-    arms = experiment.arms(ARMS)
-    lost = {
-        layer: difference(arms, f"without {layer}", WHOLE, TEST) for layer in LAYERS
-    }
-    middle = [f"without {layer}" for layer in MIDDLE]
+def without(layer: str) -> str:
+    return f"without {layer}"
+
+
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Apply the rule above."""
+    lost = {arm: results.difference(arms, arm, WHOLE) for arm in map(without, LAYERS)}
+    middle = results.difference(arms, [*map(without, MIDDLE)], WHOLE)
     ours = {
-        "top-1 error points, one middle layer removed": difference(
-            arms, middle, WHOLE, TEST
-        ),
-        **{f"without {layer}, points": points for layer, points in lost.items()},
-        **each(arms, TEST),
+        "top-1 error, one middle layer removed": middle,
+        **lost,
+        **results.each(arms, TEST),
     }
-    verdicts = {layer: verdict(lost[layer]) for layer in MIDDLE}
-    found = worst(*verdicts.values())
-    if ":" not in found:
-        found += ": without " + ", ".join(k for k, v in verdicts.items() if v == found)
-    experiment.finish({"AlexNet §7": (ours, found)}, arms, bars(TEST))
+    verdicts = {layer: results.verdict(lost[without(layer)]) for layer in MIDDLE}
+    weakest = results.worst(*verdicts.values())
+    names = [layer for layer in MIDDLE if verdicts[layer].word == weakest.word]
+    decided = weakest.because(f"without {', '.join(names)}")
+    return {"AlexNet §7": Finding(ours, decided)}
 
+
+EXPERIMENT = Experiment(
+    "alexnet_depth",
+    __doc__,
+    arms={WHOLE: SMALL}
+    | {without(layer): with_net(SMALL, without=layer) for layer in LAYERS},
+    judge=judge,
+    draw=dots(TEST),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

@@ -1,92 +1,92 @@
 """AlexNet §4.2: dropout prevents overfitting and doubles the iterations to converge.
 
-`alexnet-small` with dropout 0.5 on fc6 and fc7, and without: once with its schedule, of
-which the gap between test and training error counts, both without noise; and once at a
-constant rate for three times as long, for a schedule's drops would make both converge
-at one time. A pair of nets of one seed converges to the higher one of their lowest test
-errors plus one point; the figure is the ratio of the epochs until each first comes
-below that.
+Trains `alexnet-small` with dropout 0.5 on fc6 and fc7, and without. With its schedule,
+the gap between test and training error counts, both without noise. At a constant rate
+and for three times as long, the epochs to converge count: a schedule's drops would make
+both nets converge at one time. A pair of nets of one seed converges to the higher of
+their two lowest test errors plus one point. The figure is the ratio of the epochs until
+each first reaches that.
 
 Verdict: reproduced if the gap without dropout is larger, and the ratio is above 1.5,
 half-way to the published 2, both by more than two standard errors; not reproduced if
-either is smaller by as much; undecided between. The ratio is undecided if a net at the
-constant rate diverges, or if its lowest error falls by more than half a point in the
-last quarter of its epochs, for it has not converged; the gap, if a net with its
-schedule diverges. (Three times as long, and the last quarter, since a first pair had
-not converged in 18 epochs.)
+either is smaller by as much; undecided otherwise. The ratio is undecided if a net at
+the constant rate diverges, or if its lowest error falls by more than half a point in
+the last quarter of its epochs: it has not converged. The gap is undecided if a net with
+its schedule diverges. (A first pair had not converged in 18 epochs, hence three times
+as long.)
 
     python experiments/alexnet_dropout.py               # digits
     python experiments/alexnet_dropout.py --data cifar10
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
-from _arms import SMALL, Experiment, Options, options, switched
-from _figures import TEST, TRAINING, curves, each, overfitting, worst
+from _ablation import Experiment, curves
+from _runs import SMALL, with_net
+from _session import main
 
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import diverged, estimate, verdict
+from alexvgg_jax import results
+from alexvgg_jax.results import TEST, TRAINING, Arms, Finding, Verdict
 
-FIGURE = "iterations to converge, times"
 CONSTANT = replace(
     SMALL, optim=replace(SMALL.optim, drop_epochs=()), epochs=3 * SMALL.epochs
 )
-UNEVEN = 0.5  # points, by which the error of a net that has converged may still fall
+MOST_FALL = 0.5  # points by which the error of a converged net may still fall
 PAPER, WITHOUT = "dropout (paper)", "no dropout"
 STEADY, STEADY_WITHOUT = "dropout, constant rate", "no dropout, constant rate"
-ARMS = {
-    PAPER: SMALL,
-    WITHOUT: switched(SMALL, dropout=0.0),
-    STEADY: CONSTANT,
-    STEADY_WITHOUT: switched(CONSTANT, dropout=0.0),
-}
 
 
-def epochs_below(curve: list[list[float]], level: float) -> float:
-    """The first epoch whose test error is at most `level`."""
-    return next(epoch for epoch, error in curve if error <= level)
+def ratio(errors: Sequence[float], others: Sequence[float]) -> float:
+    """Return how many times the other's epochs a net takes to converge."""
+    level = max(min(errors), min(others)) + 1.0
+
+    def epochs(curve: Sequence[float]) -> int:
+        return next(i for i, error in enumerate(curve, start=1) if error <= level)
+
+    return epochs(errors) / epochs(others)
 
 
-def ratio(curve: list[list[float]], other: list[list[float]]) -> float:
-    """How many times the epochs of `other` does `curve` take to converge?"""
-    level = max(min(error for _, error in each) for each in (curve, other)) + 1.0
-    return epochs_below(curve, level) / epochs_below(other, level)
+def has_converged(errors: Sequence[float]) -> bool:
+    """Whether the lowest error falls by at most MOST_FALL in the last quarter."""
+    before = math.ceil(0.75 * len(errors))
+    return min(errors[:before]) - min(errors) <= MOST_FALL
 
 
-def has_converged(curve: list[list[float]]) -> bool:
-    """Does the lowest error fall by no more than UNEVEN in the last quarter?"""
-    errors = [error for _, error in curve]
-    last = math.ceil(0.75 * len(errors))
-    return min(errors[:last]) - min(errors) <= UNEVEN
-
-
-def main() -> None:
-    experiment = Experiment("alexnet_dropout", options(__doc__, Options()))
-    arms = experiment.arms(ARMS)
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Apply the rule above."""
     pairs = zip(arms[STEADY], arms[STEADY_WITHOUT], strict=True)
-    times = estimate([ratio(one["curve"], other["curve"]) for one, other in pairs])
+    ratios = [ratio(with_.curves[TEST], no.curves[TEST]) for with_, no in pairs]
+    times = results.estimate(ratios, "times")
     scheduled = {arm: arms[arm] for arm in (PAPER, WITHOUT)}
-    overfits = overfitting(scheduled, WITHOUT, PAPER)
+    gap = results.overfitting(scheduled, WITHOUT, PAPER)
     ours = {
-        FIGURE: times,
-        "gap to the training error without dropout, points": overfits,
-        **each(scheduled, TEST),
-        **each(scheduled, TRAINING),
+        "iterations to converge": times,
+        "gap, without dropout minus with": gap,
+        **results.each(scheduled, TEST),
+        **results.each(scheduled, TRAINING),
     }
-    steady = arms[STEADY] + arms[STEADY_WITHOUT]
-    slow = sum(diverged(net) or not has_converged(net["curve"]) for net in steady)
-    found = worst(
-        verdict(overfits),
-        f"undecided: {slow} of {len(steady)} nets have not converged"
-        if slow
-        else verdict(times, above=1.5),
-    )
-    experiment.finish(
-        {"AlexNet §4.2": (ours, found)}, arms, curves(dashed=(STEADY, STEADY_WITHOUT))
-    )
+    steady = [*arms[STEADY], *arms[STEADY_WITHOUT]]
+    slow = sum(net.diverged or not has_converged(net.curves[TEST]) for net in steady)
+    late = Verdict("undecided", f"{slow} of {len(steady)} nets have not converged")
+    doubled = late if slow else results.verdict(times, above=1.5)
+    decided = results.worst(results.verdict(gap), doubled)
+    return {"AlexNet §4.2": Finding(ours, decided)}
 
+
+EXPERIMENT = Experiment(
+    "alexnet_dropout",
+    __doc__,
+    arms={
+        PAPER: SMALL,
+        WITHOUT: with_net(SMALL, dropout=0.0),
+        STEADY: CONSTANT,
+        STEADY_WITHOUT: with_net(CONSTANT, dropout=0.0),
+    },
+    judge=judge,
+    draw=curves(TEST, dashed=(STEADY, STEADY_WITHOUT)),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

@@ -1,14 +1,14 @@
 """AlexNet §6 five nets: averaging the predictions of five nets beats one of them.
 
-Seven `alexnet-small`, or up to ten, that differ in their seed alone; the probabilities
-of one, of five and of seven are averaged, each image seen through its centre crop. The
-figure of so many nets is the mean over every choice of them. What averaging gains is
-measured against the same nets one by one; since choices share nets, its standard error
-is the delete-d jackknife's (Shao and Wu, 1989). (Two of the paper's seven had other
-training data first, so that its last row is not compared.)
+Trains seven `alexnet-small` that differ only in their seed, and averages the
+probabilities of one, of five and of seven. Each image is seen through its centre crop.
+The figure of five nets is the mean over each choice of five. A record is such a choice.
+The gain is measured against the same nets one by one. Choices share nets, so its
+standard error is the delete-d jackknife's (Shao and Wu, 1989). (Two of the paper's
+seven nets had other training data first, so its last figure is not compared.)
 
 Verdict: reproduced if the mean test error of one net is above that of five by more than
-two standard errors, not reproduced if below by as much, undecided between.
+two standard errors, not reproduced if it is below by as much, undecided otherwise.
 
     python experiments/alexnet_ensemble.py              # digits
     python experiments/alexnet_ensemble.py --data cifar10
@@ -16,67 +16,96 @@ two standard errors, not reproduced if below by as much, undecided between.
 
 import itertools
 import math
+from pathlib import Path
 from statistics import fmean, pstdev
 
 import numpy as np
-from _arms import SMALL, Experiment, Options, options
-from _figures import TEST, TOP5, bars, each
+from _ablation import Experiment
+from _runs import SMALL, mean_errors, predict
+from _session import Session, main
 
-from alexvgg_jax import evaluate, loop
-from alexvgg_jax.errors import InputError, one_line
-from alexvgg_jax.report import Seeds, Value, verdict
+from alexvgg_jax import plots
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.paper import Figure
+from alexvgg_jax.results import TEST, TOP5, Arms, Finding, Record, Result, verdict
 
-SIZES = (1, 5, 7)
-MOST = 10  # nets, of which 252 choices of five are averaged
+NETS, SIZES = 7, (1, 5, 7)
 
-
-def main() -> None:
-    given = options(__doc__, Options(seeds=max(SIZES)))
-    if not max(SIZES) <= given.seeds <= MOST:
-        raise InputError(f"--seeds {given.seeds}: from {max(SIZES)} to {MOST} nets")
-    experiment = Experiment("alexnet_ensemble", given)
-    predicted = []
-    for work, _, params in experiment.seeds(SMALL.model.name, SMALL):
-        probabilities, labels = loop.predict(work, params, work.test_source)
-        predicted.append(probabilities)
-    arms: dict[str, list] = {}
-    for size in SIZES:
-        chosen = itertools.combinations(range(given.seeds), size)
-        averaged = (np.mean([predicted[i] for i in nets], axis=0) for nets in chosen)
-        found = [evaluate.errors(mean, labels) for mean in averaged]
-        arms[f"{size} net{'s' * (size > 1)}"] = [
-            {TEST: errors.top1, TOP5: errors.top5} for errors in found
-        ]
-    gained = {
-        figure: gain(arms["1 net"], arms["5 nets"], 5, figure)
-        for figure in (TEST, TOP5)
-    }
-    ours = {
-        "top-1 error points, five nets": negative(gained[TEST]),
-        "top-5 error points, five nets": negative(gained[TOP5]),
-    }
-    ours |= each(arms, TEST) | each(arms, TOP5)
-    experiment.finish(
-        {"AlexNet §6 five nets": (ours, verdict(gained[TEST]))}, arms, bars(TEST)
-    )
+Choice = tuple[int, ...]
 
 
-def gain(one: Seeds, many: Seeds, size: int, figure: str) -> Value:
-    """How far averaging lowers the error: the mean over every choice of so many nets,
+def arm_of(nets: Choice) -> str:
+    return f"nets {' '.join(map(str, nets))}"
+
+
+CHOICES = [nets for size in SIZES for nets in itertools.combinations(range(NETS), size)]
+
+
+def train(session: Session) -> None:
+    """Record the error of each choice of nets."""
+    if session.chosen.seeds not in (0, NETS):
+        raise InputError(f"--seeds {session.chosen.seeds}: always {NETS} nets")
+    run = session.run(arm_of(CHOICES[0]), 0)
+    missing = [nets for nets in CHOICES if not session.known(arm_of(nets), run)]
+    if not missing:
+        return
+    runs = [session.run(arm_of((net,)), net) for net in range(NETS)]
+    trained = [session.train("net", each) for each in runs]
+    predicted = [predict(net) for net in trained]
+    for nets in missing:
+        mean = np.mean([predicted[net][0] for net in nets], axis=0)
+        top1, top5 = mean_errors(mean, predicted[0][1])
+        history = trained[nets[0]].history if len(nets) == 1 else []
+        figures = {TEST: top1, TOP5: top5}
+        session.add(session.new(arm_of(nets), run, history, figures))
+
+
+def sized(arms: Arms, size: int) -> dict[Choice, Record]:
+    """Return the record of each choice of `size` nets."""
+    return {nets: arms[arm_of(nets)][0] for nets in CHOICES if len(nets) == size}
+
+
+def gain(arms: Arms, size: int, figure: str) -> Figure:
+    """Return how far averaging lowers the error: the mean over each choice of nets,
     with the standard error of a jackknife that leaves out the others."""
-    chosen = itertools.combinations(one, size)
-    less = [
-        fmean(net[figure] for net in nets) - averaged[figure]
-        for nets, averaged in zip(chosen, many, strict=True)
+    one = {nets: record.figures[figure] for nets, record in sized(arms, 1).items()}
+    lower = [
+        fmean(one[net,] for net in nets) - record.figures[figure]
+        for nets, record in sized(arms, size).items()
     ]
-    error = pstdev(less) * math.sqrt(size / (len(one) - size))
-    return {"mean": fmean(less), "error": error}
+    error = pstdev(lower) * math.sqrt(size / (NETS - size))
+    return Figure(fmean(lower), "points", error)
 
 
-def negative(value: Value) -> Value:
-    return value | {"mean": -value["mean"]}
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Apply the rule above."""
+    top1, top5 = (gain(arms, 5, figure) for figure in (TEST, TOP5))
+    ours = {
+        "top-1 error, five nets": top1._replace(value=-top1.value),
+        "top-5 error, five nets": top5._replace(value=-top5.value),
+    }
+    for figure in (TEST, TOP5):
+        for size in SIZES:
+            errors = [r.figures[figure] for r in sized(arms, size).values()]
+            ours[f"{figure}, {size} net{'s' * (size > 1)}"] = Figure(fmean(errors), "%")
+    return {"AlexNet §6 five nets": Finding(ours, verdict(top1))}
 
+
+def draw(result: Result, path: Path) -> None:
+    """Draw the error of each choice, by the number of nets."""
+    sizes = {f"{n} net{'s' * (n > 1)}": sized(result.arms, n) for n in SIZES}
+    arms = {name: list(records.values()) for name, records in sizes.items()}
+    plots.plot_arms(arms, path, text=plots.title(result), figures=(TEST,))
+
+
+EXPERIMENT = Experiment(
+    "alexnet_ensemble",
+    __doc__,
+    arms={arm_of(nets): SMALL for nets in CHOICES},
+    judge=judge,
+    draw=draw,
+    train=train,
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

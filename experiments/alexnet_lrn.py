@@ -1,54 +1,66 @@
 """AlexNet §3.3: response normalisation after the ReLU of conv1 and conv2 lowers errors.
 
-`alexnet-small` with the paper's normalisation, without any, with it before the ReLU (as
-the original program's layer 1), with alpha divided by n = 5 (as the program computes
-it), and with k = 1 (as Caffe's). With k = 2 it also multiplies whatever it sees by
-2^-0.75 = 0.59: alpha = 0 leaves that alone, and shows what the normalisation itself
-does. The published points are the net with normalisation minus the one without. (Its
-13% and 11% on CIFAR-10 are those of `cifar_lrn.py`.)
+Trains `alexnet-small` with the paper's normalisation; without any; with it before the
+ReLU, as in the original program's layer 1; with alpha divided by n = 5, as the program
+computes it; and with k = 1, as in Caffe. With k = 2 the normalisation also multiplies
+its input by 2^-0.75 = 0.59. With alpha = 0 it does only that, so this arm shows what
+the normalisation itself does. The published points are the net with normalisation minus
+the net without. (`cifar_lrn.py` measures the paper's 13% and 11% on CIFAR-10.)
 
-Verdict: reproduced if the test error without it is higher by more than two standard
-errors, not reproduced if lower by as much, undecided between. If that with alpha = 0 is
-not higher by as much, a reproduced one says so: the gain may be the constant's.
+Verdict: reproduced if the test error without normalisation is higher by more than two
+standard errors, not reproduced if it is lower by as much, undecided otherwise. If the
+error with alpha = 0 is not higher by as much, a reproduced verdict says so: the gain
+may be the constant's.
 
     python experiments/alexnet_lrn.py                   # digits
     python experiments/alexnet_lrn.py --data cifar10
 """
 
-from _arms import SMALL, Experiment, Options, options, switched
-from _figures import TEST, TOP5, bars, each
+from _ablation import Experiment, dots
+from _runs import SMALL, Run, with_net
+from _session import main
 
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import difference, verdict
+from alexvgg_jax.models.alexnet import Step
+from alexvgg_jax.results import TEST, TOP5, Arms, Finding, difference, each, verdict
 
 PAPER, WITHOUT = "after the ReLU (paper)", "without"
-CONSTANT = "alpha = 0"  # times k^-beta
-ARMS = {
-    PAPER: SMALL,
-    WITHOUT: switched(SMALL, layer1="act pool", layer2="act pool"),
-    "before the ReLU": switched(SMALL, layer1="norm act pool", layer2="norm act pool"),
-    "alpha / n": switched(SMALL, lrn_alpha=1e-4 / 5),
-    "k = 1": switched(SMALL, lrn_k=1.0),
-    CONSTANT: switched(SMALL, lrn_alpha=0.0),
-}
+CONSTANT = "alpha = 0"  # multiplies by k^-beta, whatever the input
 
 
-def main() -> None:
-    experiment = Experiment("alexnet_lrn", options(__doc__, Options()))
-    arms = experiment.arms(ARMS)
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Apply the rule above."""
     ours = {
-        "top-1 error points": difference(arms, PAPER, WITHOUT, TEST),
-        "top-5 error points": difference(arms, PAPER, WITHOUT, TOP5),
-        "against alpha = 0, points": difference(arms, PAPER, CONSTANT, TEST),
+        "top-1 error": difference(arms, PAPER, WITHOUT, TEST),
+        "top-5 error": difference(arms, PAPER, WITHOUT, TOP5),
+        "against alpha = 0": difference(arms, PAPER, CONSTANT, TEST),
         **each(arms, TEST),
     }
-    found = verdict(difference(arms, WITHOUT, PAPER, TEST))
-    by_normalising = verdict(difference(arms, CONSTANT, PAPER, TEST))
-    if found == "reproduced" and by_normalising != "reproduced":
-        found += "; not found better than its constant alone"
-    experiment.finish({"AlexNet §3.3": (ours, found)}, arms, bars(TEST))
+    decided = verdict(difference(arms, WITHOUT, PAPER, TEST))
+    normalising = verdict(difference(arms, CONSTANT, PAPER, TEST))
+    if decided.word == "reproduced" != normalising.word:
+        decided = decided.because("not better than its constant alone")
+    return {"AlexNet §3.3": Finding(ours, decided)}
 
+
+def after(steps: tuple[Step, ...]) -> Run:
+    """Return the run with these steps after conv1 and conv2."""
+    return with_net(SMALL, after_conv1=steps, after_conv2=steps)
+
+
+EXPERIMENT = Experiment(
+    "alexnet_lrn",
+    __doc__,
+    arms={
+        PAPER: SMALL,
+        WITHOUT: after(("act", "pool")),
+        "before the ReLU": after(("norm", "act", "pool")),
+        "alpha / n": with_net(SMALL, lrn_alpha=1e-4 / 5),
+        "k = 1": with_net(SMALL, lrn_k=1.0),
+        CONSTANT: with_net(SMALL, lrn_alpha=0.0),
+    },
+    judge=judge,
+    draw=dots(TEST),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

@@ -1,185 +1,164 @@
 """AlexNet §3.1: a four-layer CNN learns several times faster with ReLU than with tanh.
 
 Figure 1 of the paper: 25% training error on CIFAR-10 after six times fewer epochs. The
-same net is trained with either function, without any regularisation, its learning rate
-chosen for that function alone, "to make training as fast as possible": one seed tries
-every rate for a few epochs, and the two best ones until 25%; then all seeds train so at
-the faster. An epoch's training error is the mean over its batches, and counts for the
-middle of the epoch.
+same net is trained with each function, without any regularisation, at a learning rate
+chosen for each function, "to make training as fast as possible": one seed tries each
+rate for a few epochs, and the two best until 25%; all seeds then train at the faster.
+An epoch's training error is the mean over its batches, and counts for the middle of the
+epoch.
 
 Verdict, with r the mean over seeds of (epochs of tanh / epochs of ReLU) and s its
 standard error: reproduced if r - 2s > 2 ("several times faster", the caption says of
-other nets), not reproduced if r + 2s < 2, undecided between. A tanh net that does not
-reach 25% counts for the epochs that it was given, less half an epoch; r is then a lower
-bound, which can only be reproduced or undecided. If a ReLU net does not, or one of
-either diverges, there is no r. Other data cannot test it, nor fewer epochs than the
-rates are tried for.
+other nets), not reproduced if r + 2s < 2, undecided otherwise. A tanh net that does not
+reach 25% counts with all its epochs less half an epoch. Then r is a lower bound, which
+can only be reproduced or undecided. There is no r if a ReLU net does not reach 25%, or
+if a net diverges. Only CIFAR-10 tests the claim.
 
     python experiments/alexnet_relu.py                  # digits
     python experiments/alexnet_relu.py --data cifar10
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from _arms import Experiment, Options, not_cifar10, options
+from _ablation import Experiment
+from _runs import Run, recipe, with_net
+from _session import Session, main
 
-from alexvgg_jax.config import Model, Optim, Run
-from alexvgg_jax.errors import Diverged, one_line
-from alexvgg_jax.loop import Epoch
-from alexvgg_jax.report import (
-    Curve,
-    Result,
-    Value,
-    diverged,
-    estimate,
-    plot_curves,
-    spread,
-    verdict,
-)
+from alexvgg_jax import plots, results
+from alexvgg_jax.config import Optim
+from alexvgg_jax.results import TRAINING, Arms, Finding, Record, Result, Verdict
 
-FIGURE = "speed-up to 25% training error, times"
+TAG = "AlexNet §3.1"
+FIGURE = "speed-up to 25% training error"
 TARGET = 25.0  # % training error
 RATES = {"relu": (0.001, 0.003, 0.01), "tanh": (0.003, 0.01, 0.03)}
 EPOCHS = 60  # at most; tanh takes 44 on CIFAR-10
-SEARCH_EPOCHS = 5  # after 2, the highest rate leads, and falls behind later
-STYLES = {"relu": "-", "tanh": "--"}  # as in the paper's figure
-
-Point = tuple[float, float]  # epochs, training error in %
-Figures = dict[str, Any]  # of one seed
+TRIED_EPOCHS = 5  # after 2, the highest rate leads, and falls behind later
 
 
 def net(activation: str, rate: float, epochs: int) -> Run:
-    return Run(
-        model=Model("figure1", {"activation": activation}),
-        optim=Optim(rate=rate, weight_decay=0.0),  # "no regularization of any kind"
-        epochs=epochs,
-        until_error=TARGET,
-    )
+    """Return the run of figure 1's net: "no regularization of any kind"."""
+    run = with_net(recipe("cifar-19pct"), activation=activation)
+    optim = Optim(rate=rate, weight_decay=0.0)
+    return replace(run, optim=optim, epochs=epochs, until_error=TARGET)
 
 
-def curve(history: list[Epoch], chance: float) -> list[Point]:
-    """Training error against epochs, from chance at 0."""
-    return [(0.0, chance), *((e.epoch - 0.5, e.train_error) for e in history)]
+def complete(activation: str, rate: float) -> str:
+    return f"{activation}, rate {rate:g}"
 
 
-def epochs_to_target(points: list[Point]) -> float | None:
-    """Where the curve first comes down to TARGET, by linear interpolation."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
-        if y1 < TARGET:
-            return x0 + (x1 - x0) * (y0 - TARGET) / (y0 - y1)
+def tried(activation: str, rate: float) -> str:
+    return f"{activation}, rate {rate:g}, first epochs"
+
+
+PAIRS = [(activation, rate) for activation, rates in RATES.items() for rate in rates]
+
+
+def points(record: Record) -> tuple[list[float], list[float]]:
+    """Return epochs and training errors, from chance at epoch 0."""
+    errors = record.curves[TRAINING]
+    chance = 100 - 100 / record.data["classes"]
+    return [0.0, *(i + 0.5 for i in range(len(errors)))], [chance, *errors]
+
+
+def epochs_to_target(record: Record) -> float | None:
+    """Return when the training error reaches TARGET, by linear interpolation."""
+    for (x, y), (next_x, next_y) in pairwise(zip(*points(record), strict=True)):
+        if next_y < TARGET:
+            return x + (next_x - x) * (y - TARGET) / (y - next_y)
     return None
 
 
-def search(experiment: Experiment, activation: str, given: Options) -> list[Figures]:
-    """What one seed gives at every rate, the two best ones trained to the end: the
-    fastest to TARGET first, or else the one with the lowest error."""
-    brief = min(SEARCH_EPOCHS, given.epochs)
-    tried = _try(experiment, activation, RATES[activation], brief)
-    best = tuple(figures["rate"] for figures in tried[:2])
-    return _try(experiment, activation, best, given.epochs) + tried[2:]
+def rank(record: Record) -> tuple[float, float]:
+    """Sort the fastest to TARGET first, then the lowest error."""
+    error = 100.0 if record.diverged else record.curves[TRAINING][-1]
+    return epochs_to_target(record) or math.inf, error
 
 
-def _try(
-    experiment: Experiment, activation: str, rates: tuple[float, ...], epochs: int
-) -> list[Figures]:
-    """One seed at each rate for so many epochs, the best first."""
-    tried = []
-    for rate in rates:
-        run = net(activation, rate, epochs)
-        try:
-            history = experiment.history(f"{activation}, rate {rate:g}", run)
-        except Diverged:
-            history = []
-        error = history[-1].train_error if history else 100.0  # diverged
-        reached = epochs_to_target(curve(history, 100.0))
-        tried.append({"seed": 0, "rate": rate, "epochs": reached, "error": error})
-    return sorted(tried, key=lambda seed: (seed["epochs"] or math.inf, seed["error"]))
+def train(session: Session) -> None:
+    """Choose each function's rate, then train all seeds at it."""
+    for activation, rates in RATES.items():
+
+        def record(name: str, seed: int = 0) -> Record:
+            return session.record(name, session.run(name, seed))
+
+        first = {rate: rank(record(tried(activation, rate))) for rate in rates}
+        two = sorted(rates, key=first.__getitem__)[:2]
+        last = {rate: rank(record(complete(activation, rate))) for rate in two}
+        best = complete(activation, min(two, key=last.__getitem__))
+        for seed in session.seeds(best):
+            record(best, seed)
 
 
-def is_lower_bound(tanh: list[Figures]) -> bool:
-    return any(seed["epochs"] is None for seed in tanh)
+def chosen(arms: Arms, activation: str) -> str | None:
+    """Return the arm of the function's best rate, judged by the first seed."""
+    names = [complete(activation, rate) for rate in RATES[activation]]
+    first = {name: arms[name][0] for name in names if name in arms}
+    return min(first, key=lambda name: rank(first[name])) if first else None
 
 
-def judge(ratio: Value | None, lower_bound: bool) -> str:
-    """The rule above."""
-    if ratio is None:
-        return "undecided: a ReLU net did not reach 25%, or a net diverged"
-    found = verdict(ratio, above=2.0)
-    if found == "reproduced" and lower_bound:
-        return f"{found}; a lower bound, for tanh did not reach 25%"
-    if lower_bound:
-        return "undecided: tanh did not reach 25%"
-    return found
-
-
-def compare(arms: dict[str, list[Figures]], epochs: int) -> dict[str, Value]:
-    """The published figure, and the epochs behind it; none if a ReLU net does not
-    reach the target, or one of either diverges."""
-    relu = [seed["epochs"] for seed in arms["relu"]]
-    tanh = [seed["epochs"] or epochs - 0.5 for seed in arms["tanh"]]
-    if None in relu or any(map(diverged, arms["tanh"])):
-        return {}
-    return {
-        FIGURE: estimate([t / r for t, r in zip(tanh, relu, strict=True)]),
-        "epochs of ReLU": spread(relu),
-        "epochs of tanh": spread(tanh),
+def speed_up(relu: Sequence[Record], tanh: Sequence[Record]) -> Finding:
+    """Return our figures and the verdict by the rule above."""
+    fast = [epochs for r in relu if (epochs := epochs_to_target(r)) is not None]
+    slow = [epochs_to_target(record) for record in tanh]
+    if len(fast) < len(relu) or any(record.diverged for record in tanh):
+        why = "a ReLU net did not reach 25%, or a net diverged"
+        return Finding({}, Verdict("undecided", why))
+    all_epochs = [n or r.epochs - 0.5 for n, r in zip(slow, tanh, strict=True)]
+    pairs = zip(all_epochs, fast, strict=True)
+    ratio = results.estimate([t / r for t, r in pairs], "times")
+    ours = {
+        FIGURE: ratio,
+        "epochs of ReLU": results.estimate(fast, "epochs"),
+        "epochs of tanh": results.estimate(all_epochs, "epochs"),
     }
+    decided = results.verdict(ratio, above=2.0)
+    if None in slow:
+        bound = "tanh did not reach 25%"
+        if decided.word == "reproduced":
+            decided = decided.because(f"a lower bound, for {bound}")
+        else:
+            decided = Verdict("undecided", bound)
+    return Finding(ours, decided)
+
+
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Compare the two functions at their best rates."""
+    relu, tanh = chosen(arms, "relu"), chosen(arms, "tanh")
+    if not relu or not tanh:
+        return {}
+    seeds = {r.seed for r in arms[relu]} & {r.seed for r in arms[tanh]}
+    both = ([r for r in arms[arm] if r.seed in seeds] for arm in (relu, tanh))
+    return {TAG: speed_up(*both)._replace(arms=(relu, tanh))}
 
 
 def draw(result: Result, path: Path) -> None:
-    """Figure 1 of the paper, of our nets."""
-    (finding,) = result.findings.values()
-    ratio = finding.ours.get(FIGURE)
-    least = "at least " * is_lower_bound(result.arms["tanh"])
-    found = f"{least}{ratio['mean']:.1f} times" if ratio else "unknown times"
-    published = f"published: {finding.published[FIGURE]:g}"
-    plot_curves(
-        [
-            Curve(name, style, [seed["curve"] for seed in result.arms[name]])
-            for name, style in STYLES.items()
-        ],
-        path,
-        title=f"AlexNet §3.1: {finding.verdict}\n"
-        f"tanh takes {found} the epochs of ReLU ({published})\n{result.data['set']}",
-        x="epochs",
-        y="training error, %",
-        level=TARGET,
-    )
+    """Draw figure 1 of the paper, for our nets."""
+    if not result.findings:
+        return
+    finding = result.findings[TAG]
+    lines = {arm: [points(r) for r in result.arms[arm]] for arm in finding.arms}
+    times = finding.figures.get(FIGURE, "unknown times")
+    told = f"tanh needs {times} the epochs of ReLU (published: 6)"
+    text, tanh = f"{plots.title(result)}\n{told}", finding.arms[1:]
+    plots.plot_curves(lines, path, text=text, y=TRAINING, dashed=tanh, level=TARGET)
 
 
-def main() -> None:
-    given = options(__doc__, Options(epochs=EPOCHS))
-    given = replace(given, epochs=given.epochs or EPOCHS)
-    experiment = Experiment("alexnet_relu", given, SEARCH_EPOCHS)
-    rate, *_ = RATES["relu"]
-    experiment.needs(net("relu", rate, SEARCH_EPOCHS))
-    classes = len(experiment.source.classes)
-    arms: dict[str, list[Figures]] = {}
-    for activation in STYLES:
-        tried = search(experiment, activation, given)
-        rate = tried[0]["rate"]
-        run = net(activation, rate, given.epochs)
-        arms[activation], arms[f"{activation}, search"] = [], tried
-        for seed in range(given.seeds):
-            arm = f"{activation}, rate {rate:g}"
-            figures: Figures = {"seed": seed, "rate": rate}
-            try:
-                history = experiment.train(arm, replace(run, seed=seed)).history
-            except Diverged:
-                history, figures["diverged"] = [], True
-            points = curve(history, 100 - 100 / classes)
-            figures |= {"epochs": epochs_to_target(points), "curve": points}
-            arms[activation].append(figures)
-    ours = compare(arms, given.epochs)
-    found = not_cifar10(experiment) or judge(
-        ours.get(FIGURE), is_lower_bound(arms["tanh"])
-    )
-    experiment.finish({"AlexNet §3.1": (ours, found)}, arms, draw)
-
+EXPERIMENT = Experiment(
+    "alexnet_relu",
+    __doc__,
+    arms={complete(*pair): net(*pair, EPOCHS) for pair in PAIRS}
+    | {tried(*pair): net(*pair, TRIED_EPOCHS) for pair in PAIRS},
+    judge=judge,
+    draw=draw,
+    train=train,
+    partial=True,
+    cifar10=(TAG,),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

@@ -1,84 +1,48 @@
 """AlexNet Figure 4: the nearest images in the last hidden layer show the same things.
 
-For every test image, the six training images at the least Euclidean distance in the
-features of fc7 of `alexnet-small`. The figure is how many of the six have the test
-image's class, beside those of the six nearest in raw pixels, and in fc7 before the net
-is trained. "At the pixel level" the six of fc7 "are generally not close": how many of
-all training images are closer is measured too, of which half would be chance. The plot
-is the paper's, for eight test images: the five most probable labels of each, and its
-six nearest.
+For each test image, finds the six training images at the least Euclidean distance in
+the features of fc7 of `alexnet-small`. The figure is how many of the six have the test
+image's class. The same is measured for the six nearest in raw pixels, and in fc7 before
+the net is trained. "At the pixel level" the six of fc7 "are generally not close": how
+many of all training images are closer in pixels is measured too; half would be chance.
+The plot is the paper's, for eight test images: the five most probable labels of each,
+and its six nearest.
 
 Verdict: reproduced if the share of the same class is higher in the features than in the
-pixels by more than two standard errors, not reproduced if lower by as much, undecided
-between. Whether the labels are reasonable is for who looks at the plot.
+pixels by more than two standard errors, not reproduced if it is lower by as much,
+undecided otherwise. Whether the labels are reasonable is left to the reader's eye.
 
     python experiments/alexnet_retrieval.py             # digits
     python experiments/alexnet_retrieval.py --data cifar10
 """
 
+import base64
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _arms import SMALL, Experiment, Options, options
+from _ablation import Experiment
+from _runs import SMALL, Measured, Source, Trained, outputs, predict, untrained
+from _session import main
 from jaxtyping import Array, Float, Int
 
-from alexvgg_jax import loop
-from alexvgg_jax.augment import centre
-from alexvgg_jax.data.batches import eval_batches
-from alexvgg_jax.data.sources import Source
-from alexvgg_jax.errors import one_line
-from alexvgg_jax.report import (
-    Result,
-    Seeds,
-    estimate,
-    spread,
-    verdict,
-    write_figure,
-)
+from alexvgg_jax import plots
+from alexvgg_jax.results import Arms, Finding, Result, estimate, values, verdict
 
+ARM, LAYER = "alexnet-small", "relu7"
 SHOWN, LABELS, NEAREST = 8, 5, 6  # test images, labels and neighbours in figure 4
-LAYER = "relu7"
-SAME = "of the six nearest in fc7, same class, %"
-SAME_UNTRAINED = "of the six nearest in fc7 before training, same class, %"
-SAME_PIXELS = "of the six nearest in pixels, same class, %"
-CLOSER = "training images closer in pixels than those in fc7, %"
-
+SAME = "same class, six nearest in fc7"
+SAME_UNTRAINED = "same class, fc7 before training"
+SAME_PIXELS = "same class, six nearest in pixels"
+CLOSER = "training images closer in pixels than the six"
 PART = 500  # queries at a time
 
 Vectors = Float[np.ndarray, "images features"]
 Neighbours = Int[np.ndarray, "images count"]
-
-
-def vectors(work: loop.Work, source: Source, of: Callable[[Array], Array]) -> Vectors:
-    """`of` every image of a source, its centre crop with the mean subtracted."""
-
-    @jax.jit
-    def compute(images: Array) -> Array:
-        return of(centre(images, work.stats, work.run.augment)).reshape(len(images), -1)
-
-    return np.concatenate(
-        [
-            jax.device_get(compute(jnp.asarray(batch.images)))[batch.mask]
-            for batch in eval_batches(source, work.run.batch)
-        ]
-    )
-
-
-def features(trained: loop.Trained, source: Source) -> Vectors:
-    def of(images: Array) -> Array:
-        apply = functools.partial(trained.work.net.apply, train=False, until=LAYER)
-        return apply(trained.params, images)[0]
-
-    return vectors(trained.work, source, of)
-
-
-def pixels(trained: loop.Trained, source: Source) -> Vectors:
-    return vectors(trained.work, source, lambda images: images)
 
 
 def _distances(queries: Array, stored: Array) -> Array:
@@ -92,26 +56,23 @@ def _closest(queries: Array, stored: Array, count: int) -> Array:
 
 
 @jax.jit
-def _closer(queries: Array, stored: Array, found: Array) -> Array:
+def _closer(queries: Array, stored: Array, neighbours: Array) -> Array:
     distances = _distances(queries, stored)
-    theirs = jnp.take_along_axis(distances, found, axis=1)
+    theirs = jnp.take_along_axis(distances, neighbours, axis=1)
     return (distances[:, None] < theirs[:, :, None]).mean(axis=2)
 
 
 def nearest(queries: Vectors, stored: Vectors, count: int = NEAREST) -> Neighbours:
-    """The numbers of the stored vectors at the least distance, the nearest first."""
+    """Return the numbers of the stored vectors at the least distance, nearest first."""
     parts = np.array_split(queries, max(1, len(queries) // PART))
     return np.concatenate([np.asarray(_closest(part, stored, count)) for part in parts])
 
 
-def closer(queries: Vectors, stored: Vectors, found: Neighbours) -> float:
-    """How many of the stored vectors are closer to a query than those found for it, %
-    on average."""
+def closer(queries: Vectors, stored: Vectors, neighbours: Neighbours) -> float:
+    """Return the share of stored vectors closer to a query than its neighbours, %."""
     count = max(1, len(queries) // PART)
-    parts = zip(
-        np.array_split(queries, count), np.array_split(found, count), strict=True
-    )
-    shares = [np.asarray(_closer(part, stored, theirs)) for part, theirs in parts]
+    parts = (np.array_split(array, count) for array in (queries, neighbours))
+    shares = [_closer(part, stored, near) for part, near in zip(*parts, strict=True)]
     return 100 * float(np.concatenate(shares).mean())
 
 
@@ -119,121 +80,110 @@ def labels(source: Source) -> Int[np.ndarray, " images"]:
     return source.fetch(np.arange(source.count))[1]
 
 
-def neighbours(trained: loop.Trained) -> Neighbours:
-    """The training images nearest to each test image in the last hidden layer."""
+def neighbours(trained: Trained, layer: str | None) -> Neighbours:
+    """Return the training images nearest to each test image in a layer."""
     test, train = trained.work.test_source, trained.work.source
-    return nearest(features(trained, test), features(trained, train))
+    return nearest(outputs(trained, test, layer), outputs(trained, train, layer))
 
 
-def measure(trained: loop.Trained, found: Neighbours) -> dict[str, float]:
-    """The figures of one net, which finds these neighbours."""
-    work = trained.work
-    test, train = work.test_source, work.source
-    untrained = trained._replace(params=loop.untrained(work))
-    raw = pixels(trained, test), pixels(trained, train)
+def measure(trained: Trained) -> Measured:
+    """Return the shares of one net, and what figure 4 shows of the first."""
+    test, train = trained.work.test_source, trained.work.source
     train_labels, test_labels = labels(train), labels(test)[:, None]
 
-    def same_class(those: Neighbours) -> float:
-        return 100 * float((train_labels[those] == test_labels).mean())
+    def same_class(numbers: Neighbours) -> float:
+        return 100 * float((train_labels[numbers] == test_labels).mean())
 
+    close = neighbours(trained, LAYER)
+    pixels = outputs(trained, test, None), outputs(trained, train, None)
+    figures = {
+        SAME: same_class(close),
+        SAME_UNTRAINED: same_class(neighbours(untrained(trained), LAYER)),
+        SAME_PIXELS: same_class(nearest(*pixels)),
+        CLOSER: closer(*pixels, close),
+    }
+    first = trained.work.run.seed == 0
+    return Measured(figures, figure4(trained, close) if first else {})
+
+
+def figure4(trained: Trained, close: Neighbours) -> dict[str, Any]:
+    """Return the first test images, one a class, their labels and their neighbours, as
+    JSON. The images are one PNG: a column each, with its neighbours below."""
+    test, train = trained.work.test_source, trained.work.source
+    predicted, truth = predict(trained)
+    shown = [int(np.argmax(truth == label)) for label in np.unique(truth)][:SHOWN]
+    guesses = np.argsort(-predicted[shown], axis=1)[:, :LABELS]
+    columns, near_labels = [], []
+    for number in shown:
+        near, classes = train.fetch(close[number])
+        columns.append(np.concatenate([test.fetch(np.array([number]))[0], near]))
+        near_labels.append([train.classes[label] for label in classes])
+    mosaic = np.concatenate([np.concatenate(column) for column in columns], axis=1)
+    _, png = cv2.imencode(".png", cv2.cvtColor(mosaic, cv2.COLOR_RGB2BGR))
     return {
-        SAME: same_class(found),
-        SAME_UNTRAINED: same_class(neighbours(untrained)),
-        SAME_PIXELS: same_class(nearest(*raw)),
-        CLOSER: closer(*raw, found),
+        "labels": [test.classes[truth[number]] for number in shown],
+        "guesses": [[test.classes[label] for label in line] for line in guesses],
+        "probabilities": np.take_along_axis(predicted[shown], guesses, 1).tolist(),
+        "neighbours": near_labels,
+        "images": base64.b64encode(png.tobytes()).decode(),
     }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One test image of figure 4."""
-
-    test: int
-    label: int
-    guesses: list[int]
-    probabilities: list[float]
-    neighbours: list[int]
+def judge(arms: Arms) -> dict[str, Finding]:
+    """Apply the rule above."""
+    gains = [r.figures[SAME] - r.figures[SAME_PIXELS] for r in arms[ARM]]
+    names = (SAME, SAME_UNTRAINED, SAME_PIXELS, CLOSER)
+    ours = {name: estimate(values(arms[ARM], name)) for name in names}
+    decided = verdict(estimate(gains)).because("labels not judged")
+    return {"AlexNet Figure 4": Finding(ours, decided)}
 
 
-def rows(trained: loop.Trained, found: Neighbours) -> list[Row]:
-    """The first test images, one a class, and their neighbours."""
-    work = trained.work
-    predicted, truth = loop.predict(work, trained.params, work.test_source)
-    first = [int(np.argmax(truth == label)) for label in np.unique(truth)][:SHOWN]
-    guesses = np.argsort(-predicted[first], axis=1)[:, :LABELS]
-    return [
-        Row(
-            test=number,
-            label=int(truth[number]),
-            guesses=guessed.tolist(),
-            probabilities=predicted[number][guessed].tolist(),
-            neighbours=close.tolist(),
-        )
-        for number, guessed, close in zip(first, guesses, found[first], strict=True)
-    ]
+def draw(result: Result, path: Path) -> None:
+    """Draw figure 4: each image, its most probable labels, its nearest."""
+    for record in result.arms[ARM]:
+        if "images" in record.extra:
+            _draw(record.extra, plots.title(result), path)
 
 
-def draw(result: Result, path: Path, train: Source, test: Source) -> None:
-    """Figure 4: a column an image: itself, its most probable labels, its nearest."""
-    from matplotlib.figure import Figure  # 0.5 s to import
-
-    shown = [Row(**row) for row in result.arms["figure 4"]]
-    figure = Figure(figsize=(max(1.5 * len(shown), 9), 10.5), layout="constrained")
-    heights = [1, 1] + [1] * NEAREST
-    grid = figure.subplots(
-        len(heights), len(shown), squeeze=False, height_ratios=heights
-    )
-    for column, row in zip(grid.T, shown, strict=True):
-        column[0].imshow(test.fetch(np.array([row.test]))[0][0])
-        column[0].set_title(test.classes[row.label], fontsize="small")
-        places = range(len(row.guesses))
-        colours = ["C3" if guess == row.label else "C0" for guess in row.guesses]
-        column[1].barh(places, row.probabilities, color=colours)
-        column[1].invert_yaxis()
-        column[1].set_xlim(0, 1)
-        for place, guess in enumerate(row.guesses):
-            column[1].text(0.02, place, test.classes[guess], fontsize=7, va="center")
-        for axes, number in zip(column[2:], row.neighbours, strict=True):
-            images, (label,) = train.fetch(np.array([number]))
-            axes.imshow(images[0])
-            colour = "C3" if label == row.label else "black"
-            axes.set_xlabel(train.classes[label], fontsize=7, color=colour, labelpad=1)
-        for axes in column:
-            axes.set_xticks([])
-            axes.set_yticks([])
-    (finding,) = result.findings.values()
-    figure.suptitle(
-        f"AlexNet Figure 4: {finding.verdict} ({result.data['set']})\n"
-        "a test image, its most probable labels, the nearest training images in fc7 "
-        "(red: the true class)"
-    )
-    write_figure(figure, path)
+def _draw(shown: dict[str, Any], text: str, path: Path) -> None:
+    png = np.frombuffer(base64.b64decode(shown["images"]), np.uint8)
+    mosaic = cv2.imdecode(png, cv2.IMREAD_COLOR_RGB)
+    assert mosaic is not None
+    columns = np.split(mosaic, len(shown["labels"]), axis=1)
+    figure = plots.new_figure(max(1.5 * len(columns), 9), 10.5)
+    grid = figure.subplots(2 + NEAREST, len(columns), squeeze=False)
+    for i, (axes, column) in enumerate(zip(grid.T, columns, strict=True)):
+        label, names = shown["labels"][i], shown["guesses"][i]
+        image, *near = np.split(column, 1 + NEAREST)
+        axes[0].imshow(image)
+        axes[0].set_title(label, fontsize="small")
+        colours = ["C3" if name == label else "C0" for name in names]
+        axes[1].barh(range(len(names)), shown["probabilities"][i], color=colours)
+        axes[1].invert_yaxis()
+        axes[1].set_xlim(0, 1)
+        for place, name in enumerate(names):
+            axes[1].text(0.02, place, name, fontsize=7, va="center")
+        tiles = zip(axes[2:], near, shown["neighbours"][i], strict=True)
+        for axis, tile, name in tiles:
+            axis.imshow(tile)
+            colour = "C3" if name == label else "black"
+            axis.set_xlabel(name, fontsize=7, color=colour, labelpad=1)
+        for axis in axes:
+            axis.set(xticks=[], yticks=[])
+    parts = "a test image, its most probable labels, the nearest training images in fc7"
+    figure.suptitle(f"{text}\n{parts} (red: the true class)")
+    plots.write_figure(figure, path)
 
 
-def judge(seeds: Seeds) -> str:
-    """The rule above."""
-    gains = [seed[SAME] - seed[SAME_PIXELS] for seed in seeds]
-    return verdict(estimate(gains)) + "; labels not judged"
-
-
-def main() -> None:
-    given = options(__doc__, Options())
-    experiment = Experiment("alexnet_retrieval", given)
-    seeds, figure4 = [], []
-    for seed, trained in enumerate(experiment.seeds(SMALL.model.name, SMALL)):
-        found = neighbours(trained)
-        seeds.append({"seed": seed} | measure(trained, found))
-        if seed == 0:
-            figure4 = [vars(row) for row in rows(trained, found)]
-    figures = (SAME, SAME_UNTRAINED, SAME_PIXELS, CLOSER)
-    ours = {name: spread([seed[name] for seed in seeds]) for name in figures}
-    experiment.finish(
-        {"AlexNet Figure 4": (ours, judge(seeds))},
-        {SMALL.model.name: seeds, "figure 4": figure4},
-        functools.partial(draw, train=experiment.source, test=experiment.test),
-    )
-
+EXPERIMENT = Experiment(
+    "alexnet_retrieval",
+    __doc__,
+    arms={ARM: SMALL},
+    judge=judge,
+    draw=draw,
+    measure=measure,
+    measures=(SAME, SAME_UNTRAINED, SAME_PIXELS, CLOSER),
+)
 
 if __name__ == "__main__":
-    with one_line():
-        main()
+    main(EXPERIMENT)

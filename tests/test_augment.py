@@ -18,7 +18,7 @@ from alexvgg_jax.augment import (
 )
 from alexvgg_jax.config import Augment, Mesh
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.mesh import make_mesh, place, replicated
+from alexvgg_jax.sharding import make_mesh, place, replicated
 
 KEY = jax.random.key(0)
 NO_MEAN = Statistics(jnp.zeros((8, 8, 3)), jnp.zeros((3, 3)))
@@ -220,15 +220,15 @@ def test_devices_do_not_change_the_result():
     np.testing.assert_allclose(spread, alone, rtol=0, atol=1e-4)
 
 
-def all_views(images, stats, config, kind):
-    return map_views(lambda view: view, images, stats, config, kind).swapaxes(0, 1)
+def all_views(images, stats, config, views):
+    return map_views(lambda view: view, images, stats, config, views).swapaxes(0, 1)
 
 
 def test_ten_views_are_corners_centre_and_mirrors():
     """AlexNet §6 ten crops: four corners and the centre, and their mirror images."""
     images = jnp.asarray(places(2, 8, 8))
     config = Augment(crop=6, mean="none")
-    seen = all_views(images, NO_MEAN, config, "ten")
+    seen = all_views(images, NO_MEAN, config, 10)
     assert seen.shape == (2, 10, 6, 6, 3)
     corners = [tuple(map(int, seen[0, i, 0, 0, :2])) for i in range(5)]
     assert corners == [(0, 0), (0, 2), (2, 0), (2, 2), (1, 1)]
@@ -238,7 +238,7 @@ def test_ten_views_are_corners_centre_and_mirrors():
 
 def test_nine_views_are_a_grid_without_mirrors():
     images = jnp.asarray(places(1, 8, 8))
-    seen = all_views(images, NO_MEAN, Augment(crop=6, mean="none"), "nine")
+    seen = all_views(images, NO_MEAN, Augment(crop=6, mean="none"), 9)
     corners = [tuple(map(int, seen[0, i, 0, 0, :2])) for i in range(9)]
     assert corners == [(y, x) for y in (0, 1, 2) for x in (0, 1, 2)]
 
@@ -247,7 +247,7 @@ def test_nine_views_are_a_grid_without_mirrors():
 def test_the_centre_as_a_view_is_what_tests_see(crop):
     images, config = jnp.asarray(noise(3)), Augment(crop=crop)
     stats = statistics([noise(5, seed=1)])
-    (seen,) = map_views(lambda view: view, images, stats, config, "centre")
+    (seen,) = map_views(lambda view: view, images, stats, config, 1)
     np.testing.assert_array_equal(seen, centre(images, stats, config))
 
 

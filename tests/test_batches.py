@@ -20,15 +20,15 @@ def numbered(count: int) -> Source:
         images = numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)
         return images, numbers.astype(np.int32)
 
-    return Source("numbers", count, ("one",), fetch)
+    return Source("numbers", count, ("number",), fetch, "")
 
 
 def numbers(source, batch, seed, steps, rows=None) -> np.ndarray:
     made = [train_batch(source, batch, seed, step, rows) for step in steps]
-    for one in made:
-        assert one.mask.all()
-        np.testing.assert_array_equal(one.images[:, 0, 0, 0], one.labels)
-    return np.concatenate([one.labels for one in made])
+    for part in made:
+        assert part.mask.all()
+        np.testing.assert_array_equal(part.images[:, 0, 0, 0], part.labels)
+    return np.concatenate([part.labels for part in made])
 
 
 @few
@@ -98,9 +98,9 @@ def test_evaluation_counts_every_image_once(count, rows, of):
     shares = [list(eval_batches(source, batch, share)) for share in of_hosts]
     # Every host makes as many batches, all of one shape: they compute together.
     assert {len(share) for share in shares} == {-(-count // batch)}
-    made = [one for share in shares for one in share]
-    assert {one.images.shape for one in made} == {(rows, 1, 1, 3)}
-    counted = np.concatenate([one.labels[one.mask] for one in made])
+    made = [part for share in shares for part in share]
+    assert {part.images.shape for part in made} == {(rows, 1, 1, 3)}
+    counted = np.concatenate([part.labels[part.mask] for part in made])
     assert sorted(counted.tolist()) == list(range(count))
 
 

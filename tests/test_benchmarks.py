@@ -1,100 +1,126 @@
-"""The benchmarks run, and write what they measured."""
+"""The benchmarks run, and their committed tables are those of their records."""
 
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import communication
 import mixed_precision
 import pytest
 import throughput
 
-EXPERIMENTS = Path(throughput.__file__).parent
+from alexvgg_jax import ledger, loop
+
+BENCHMARKS = Path(throughput.__file__).parent
 
 
 @pytest.fixture
 def command_line(monkeypatch, tmp_path):
-    """Run a benchmark's main with options, and read what it wrote."""
+    """Run a benchmark's main with options, and return its record and its tables."""
 
-    def run(benchmark, *arguments: str) -> dict:
+    def run(benchmark, *arguments: str) -> tuple[dict, str]:
         name = benchmark.__name__
         out = ("--out", str(tmp_path))
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments, *out])
         benchmark.main()
-        return json.loads((tmp_path / f"{name}.json").read_text())
+        record = (tmp_path / f"{name}.json").read_text()
+        return json.loads(record), (tmp_path / f"{name}.txt").read_text()
 
     return run
 
 
-def test_throughput(command_line, tmp_path):
-    result = command_line(
-        throughput, "--nets", "cifar-80sec", "--batch", "16", "--rounds", "1"
+@pytest.mark.parametrize(
+    "path", [*(BENCHMARKS / "results").glob("*.json")], ids=lambda path: path.stem
+)
+def test_committed_tables(path):
+    """At most 100 characters wide."""
+    result = json.loads(path.read_text())
+    page = importlib.import_module(result["name"]).page(result)
+    assert path.with_suffix(".txt").read_text() == page
+    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_throughput(command_line, monkeypatch):
+    monkeypatch.setattr(throughput, "new_process", lambda: ThreadPoolExecutor(1))
+    monkeypatch.setattr(throughput, "PEAK_SIZE", 64)
+    monkeypatch.setattr(throughput, "ROUND_SECONDS", 0.01)
+    result, table = command_line(
+        throughput, "--nets", "cifar-80sec", "--batch", "2", "--rounds", "1"
     )
-    row = result["nets"]["cifar-80sec"]
-    assert row["seconds"].keys() == {"training", "gradient", "inference"}
-    for kind in ("training", "inference"):
-        layers = list(row["layers"][kind])
-        assert layers == ["conv1", "conv2", "conv3", "fc64", "fc10"]
-    assert row["MB planned"] > 0
-    assert row["loop"]["data"] == "digits"
-    assert row["MB of training"] > 0
-    assert "cifar-80sec" in (tmp_path / "throughput.txt").read_text()
+    net = result["nets"]["cifar-80sec"]
+    assert net["images a second"].keys() == {"training", "inference"}
+    assert "cifar-80sec" in table
 
 
 def test_operations_of_a_training_step():
-    """AlexNet §3.5: products forward and twice backward; none for the image itself."""
-    net = throughput.build("alexnet-paper")
+    """AlexNet §3.5: one forward and two backward products; none for the image."""
     conv1 = 55 * 55 * 96 * 11 * 11 * 3
-    assert throughput.training_operations(net) == 2 * (3 * 724_406_816 - conv1)
+    operations = throughput.training_operations(throughput.build("alexnet-paper"))
+    assert operations == 2 * (3 * 724_406_816 - conv1)
 
 
-def test_both_precisions_learn(command_line, tmp_path):
-    result = command_line(mixed_precision, "--seeds", "1", "--epochs", "2")
-    losses = {
-        compute: [loss for _, loss in seeds[0]["curve"]]
-        for compute, seeds in result["arms"].items()
+def test_ratios_and_the_faster_layout():
+    net = throughput.build("cifar-80sec")
+    rounds = {
+        "jax": [1.0, 2.0, 1.0],
+        "contiguous_format": [3.0, 1.0, 4.0],
+        "channels_last": [2.0, 2.0, 2.0],
     }
-    assert list(losses) == ["float32", "bfloat16"]
-    assert losses["float32"] != losses["bfloat16"]
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    memory = {"jax": 100, "contiguous_format": 50, "channels_last": 200}
+    seconds = dict.fromkeys(("training", "inference", "peak"), rounds)
+    torch = throughput.figures(net, 4, seconds, memory)["torch"]
+    assert torch["times as fast"] == {"training": 2.0, "inference": 2.0}
+    assert torch["memory ratio"] == 0.5
+
+
+def test_mixed_precision(command_line, monkeypatch, tmp_path):
+    """Both dtypes train the same net with the same seeds."""
+
+    def train(run, folder):
+        loss = 1.0 if run.net.compute == "float32" else 1.01
+        epochs = [
+            loop.Epoch(i, 11 * i, 0.001, loss / i, 50.0, loss / i, 50.0, 10.0, 2.0)
+            for i in range(1, run.epochs + 1)
+        ]
+        return SimpleNamespace(history=epochs)
+
+    monkeypatch.setattr(loop, "train", train)
+    result, table = command_line(mixed_precision, "--seeds", "1", "--epochs", "2")
+    assert result["arms"]["bfloat16"][0]["curve"] == [[1, 1.01], [2, 0.505]]
+    assert table.count("50.00") == 2
     assert (tmp_path / "mixed_precision.png").exists()
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is not None, reason="the TPU compiler is here"
+    importlib.util.find_spec("libtpu") is not None,
+    reason="the TPU compiler is installed",
 )
-def test_without_the_compiler_of_tpus():
-    script = str(EXPERIMENTS / "tpu_ahead_of_time.py")
+def test_without_the_tpu_compiler():
+    script = str(BENCHMARKS / "tpu.py")
     ended = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert ended.returncode == 1
     assert "pip install 'jax[tpu]'" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_communication_of_nets_without_images():
-    script = str(EXPERIMENTS / "communication.py")
-    command = [sys.executable, script, "--nets", "vgg-d"]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (
-        1,
-        "error: --images: as many numbers as --nets\n",
+def test_communication_of_two_towers(monkeypatch, tmp_path):
+    """AlexNet §3.2: the bytes of each layer, and the plot of the committed record."""
+    received = Counter({ledger.Entry("conv3", False, "all-gather", 2): 7})
+    monkeypatch.setattr(ledger, "compiled", lambda *_: SimpleNamespace(as_text=str))
+    monkeypatch.setattr(ledger, "read", lambda *_: received)
+    entries = communication.exchanged(
+        communication.PAPER.net, 128, communication.SPLITS["two towers"]
     )
-
-
-def test_communication(tmp_path):
-    """The script's tables and picture, from a small version of its measurements."""
-    script = str(EXPERIMENTS / "communication.py")
-    small = ("--batch", "2", "--nets", "alexnet-owt", "--images", "1")
-    small += ("--devices", "4", "--groups", "1", "2", "--out", str(tmp_path))
-    subprocess.run([sys.executable, script, *small], check=True, capture_output=True)
-    result = json.loads((tmp_path / "communication.json").read_text())
-    towers = result["towers"]["two towers"]
-    assert sum(row["bytes"] for row in towers) == 29_478_912 * 2 // 128
-    whole, shared = (
-        sum(row["bytes"] for row in rows)
-        for rows in result["classifier"]["alexnet-owt"]["4"].values()
-    )
-    assert shared < 0.6 * whole
-    assert "fc6" in (tmp_path / "communication.txt").read_text()
-    assert (tmp_path / "communication.png").exists()
+    forward = communication.megabytes(entries, layer="conv3", backward=False)
+    assert forward == 7 / 1e6
+    result = json.loads((BENCHMARKS / "results" / "communication.json").read_text())
+    needed = communication.megabytes(result["towers"]["two towers"], "least")
+    assert communication.megabytes(entries, "least") == needed
+    communication.draw(result, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists()

@@ -10,23 +10,105 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
+import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
-from alexvgg_jax.mesh import SILENCE
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.hosts import HEARTBEAT, check_agreement, check_shared, join_hosts
 
-SMALL = ("--data.size", "16", "--augment.crop", "14", "--epochs", "6")
-SMALL += ("--checkpoint-every", "3")  # 34 steps
+SMALL = ("--data.size", "12", "--epochs", "3", "--batch", "256")  # 17 steps
 UNTIL_ENDED = ("--epochs", "1000")
-ROUNDING = 1e-4  # of sums in another order, grown over 68 steps
+ROUNDING = 1e-4  # of sums in another order, grown over the steps
 
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("there:1", 0, -1), "all three"),
+        (("", 2, 0), "all three"),
+        (("there:1", -1, 0), "--hosts -1: at least 1"),
+        (("there:1", 2, 2), "--host 2: from 0 to 1"),
+        (("localhost", 2, 0), "not HOST:PORT"),
+        (("localhost:abc", 2, 0), "not HOST:PORT"),
+        (("localhost:99999", 2, 0), "not HOST:PORT"),
+    ],
+)
+def test_hosts_that_cannot_be_joined(arguments, message):
+    with pytest.raises(InputError, match=message):
+        join_hosts(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OMPI_COMM_WORLD_SIZE", "2"), ("PMI_SIZE", "2"), ("JOB_COMPLETION_INDEX", "0")],
+)
+def test_processes_that_jax_cannot_join_do_not_train_alone(
+    variable, value, monkeypatch
+):
+    def initialize(**_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    join_hosts()  # a single machine
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=f"{variable} is set, .* pass --coordinator"):
+        join_hosts()
+
+
+def test_a_pod_without_a_job_trains_alone(monkeypatch):
+    """jax would look for the job's other pods."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    seen = []
+    monkeypatch.setattr(
+        jax.distributed, "initialize", lambda **_: seen.append(dict(os.environ))
+    )
+    join_hosts()
+    assert "KUBERNETES_SERVICE_HOST" not in seen[0]
+    assert os.environ["KUBERNETES_SERVICE_HOST"] == "10.0.0.1"
+
+
+def test_hosts_with_other_images_are_refused(monkeypatch):
+    """Each would train on its own images, in its own order."""
+
+    def other_host(mine):
+        return np.stack([mine, mine + np.uint32([0, 1])])
+
+    check_agreement("images", {"set": "folder a", "train": 20})
+    monkeypatch.setattr(multihost_utils, "process_allgather", other_host)
+    with pytest.raises(InputError, match="the hosts have different images: train$"):
+        check_agreement("images", {"set": "folder a", "train": 20})
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_hosts_must_share_the_folder(tmp_path, monkeypatch, shared):
+    """The other host's mark is there, or it is in another folder."""
+
+    def sync(name):
+        if shared:
+            (tmp_path / "run" / ".host1").touch()
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "sync_global_devices", sync)
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: mine)
+    if shared:
+        check_shared(tmp_path / "run")
+    else:
+        with pytest.raises(InputError, match="--out .*run: not a folder that all"):
+            check_shared(tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+# In processes of their own.
 
 STARTED: list[subprocess.Popen] = []
 
 
 @pytest.fixture(autouse=True)
-def none_is_left():
+def no_process_is_left():
     yield
     while STARTED:
         process = STARTED.pop()
@@ -45,6 +127,7 @@ class Host:
                 [*command, "--out", str(folder), *arguments],
                 env=os.environ
                 | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+                | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
                 | launcher,
                 stdout=log,
                 stderr=log,
@@ -53,9 +136,9 @@ class Host:
 
     def ended(self, code: int = 0) -> str:
         """What it printed, once it has ended with that exit code."""
-        found = self.process.wait(timeout=240)
+        actual = self.process.wait(timeout=240)
         printed = self.log.read_text()
-        assert found == code, printed
+        assert actual == code, printed
         return printed
 
 
@@ -64,24 +147,21 @@ def at(address: str, host: int) -> tuple[str, ...]:
 
 
 def two_hosts(
-    folder: Path, *arguments: str, second: tuple[str, ...] = (), **of_second: str
+    folder: Path, *arguments: str, second: tuple[str, ...] = ()
 ) -> tuple[Host, Host]:
-    """With arguments of both, and arguments and environment of the second alone."""
+    """With arguments for both, and more for the second."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
-    hosts = (
-        Host(folder, 2, *at(address, host), *arguments, *words, **environment)
-        for host, (words, environment) in enumerate([((), {}), (second, of_second)])
-    )
-    return next(hosts), next(hosts)
+    first = Host(folder, 2, *at(address, 0), *arguments)
+    return first, Host(folder, 2, *at(address, 1), *arguments, *second)
 
 
 def two_tasks_of_slurm(folder: Path, *arguments: str) -> tuple[Host, Host]:
     first, second = (
         Host(
             *(folder, 2, *arguments),
-            SLURM_JOB_ID=str(os.getpid()),  # of which jax makes a port
+            SLURM_JOB_ID=str(os.getpid()),  # jax derives a port from it
             SLURM_STEP_NODELIST="localhost",
             SLURM_NTASKS="2",
             SLURM_PROCID=str(task),
@@ -93,7 +173,7 @@ def two_tasks_of_slurm(folder: Path, *arguments: str) -> tuple[Host, Host]:
 
 
 def wait_for_a_checkpoint(folder: Path, host: Host) -> None:
-    while not (folder / "checkpoints" / "34").exists():
+    while not (folder / "checkpoints" / "6").exists():
         assert host.process.poll() is None, host.log.read_text()
         time.sleep(0.01)
 
@@ -104,8 +184,8 @@ def epochs(folder: Path) -> list[dict]:
 
 
 def first_losses(folder: Path) -> list[float]:
-    """Of as many epochs as one host trains: one that is ended late has more."""
-    first = epochs(folder)[:6]
+    """Of the epochs that one host trains; a run that is ended late has more."""
+    first = epochs(folder)[:3]
     return [e[loss] for e in first for loss in ("train_loss", "test_loss")]
 
 
@@ -127,88 +207,62 @@ def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path
     first, second = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, first)
     second.process.send_signal(signal.SIGKILL)
-    assert first.process.wait(timeout=SILENCE + 60) != 0
+    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
     printed = first.log.read_text()
     assert printed.startswith("waiting for 2 hosts")
-    # The second is jax's own, where it misses the heartbeats before Gloo the data.
-    assert re.search("another host has died|another task died", printed), printed
+    assert "if one dies, all end, and --resume continues" in printed
+    # "another task" is jax's, if it misses the heartbeats before Gloo misses data.
+    assert re.search("another host died|another task died", printed), printed
     assert "Traceback" not in printed
     Host(folder, 4, "--resume").ended()
     assert first_losses(folder) == pytest.approx(one_host, rel=ROUNDING)
 
 
-def test_a_host_that_is_interrupted_ends_the_other(tmp_path):
+def test_an_interrupted_host_ends_the_other(tmp_path):
     folder = tmp_path / "two"
     first, second = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, first)
     second.process.send_signal(signal.SIGINT)
     assert "interrupted" in second.ended(130)
-    assert first.process.wait(timeout=SILENCE + 60) != 0
+    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
 
 
 def test_an_error_of_one_host_ends_both(tmp_path):
     (tmp_path / "two").mkdir()
-    in_its_way = tmp_path / "two" / "host1"  # where the second writes what it measures
+    in_its_way = tmp_path / "two" / "host1"  # where the second writes its metrics
     in_its_way.touch()
     first, second = two_hosts(tmp_path / "two")
     assert re.search(f"error: .*{in_its_way}", second.ended(1))
-    assert first.process.wait(timeout=SILENCE + 60) != 0
+    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
 
 
 def test_the_first_host_dies(tmp_path):
-    """jax itself ends the others, and prints its own stack; what to do stands above."""
+    """jax itself ends the others and prints its stack, below our advice."""
     folder = tmp_path / "two"
     first, second = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, first)
     first.process.send_signal(signal.SIGKILL)
-    assert second.process.wait(timeout=SILENCE + 60) != 0
-    assert "if one dies, all end, and --resume goes on" in second.log.read_text()
+    assert second.process.wait(timeout=HEARTBEAT + 60) != 0
+    assert "if one dies, all end, and --resume continues" in second.log.read_text()
 
 
-def test_hosts_with_different_options(tmp_path):
-    for host in two_hosts(tmp_path / "two", second=("--seed", "1")):
-        printed = host.ended(1)  # Gloo's own lines come when they like
-        assert re.findall("^error.*", printed, re.M) == [
-            "error: the hosts were given different options: seed"
-        ]
-        assert "Traceback" not in printed
-    assert not (tmp_path / "two" / "run.json").exists()
-
-
-def test_hosts_with_different_images(tmp_path, monkeypatch):
-    """Each would take its own for the whole set's, in an order of its own."""
-    for home, count in (("first", 20), ("second", 21)):
-        for name in "ab":
-            (tmp_path / home / "set" / name).mkdir(parents=True)
-            for i in range(count):
-                image = np.full((16, 16, 3), i, np.uint8)
-                cv2.imwrite(str(tmp_path / home / "set" / name / f"{i}.png"), image)
-    monkeypatch.setenv("HOME", str(tmp_path / "first"))
-    given = ("--data.name", "~/set", "--batch", "8")
-    for host in two_hosts(tmp_path / "two", *given, HOME=str(tmp_path / "second")):
-        assert re.findall("^error.*", host.ended(1), re.M) == [
-            "error: the hosts were given different images: training images"
-        ]
-    assert not (tmp_path / "two" / "run.json").exists()
-
-
-def test_hosts_without_a_shared_folder(tmp_path):
-    (tmp_path / "b").mkdir()
-    second = ("--out", str(tmp_path / "b" / "two"))
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (("--seed", "1"), "error: the hosts have different options: seed"),
+        (("--out", "OTHER"), "error: --out .*two: not a folder that all hosts share"),
+    ],
+)
+def test_hosts_that_differ(tmp_path, second, message):
+    second = tuple(
+        word.replace("OTHER", str(tmp_path / "b" / "two")) for word in second
+    )
     for host in two_hosts(tmp_path / "two", second=second):
-        printed = host.ended(1)
-        assert re.findall("^error.*", printed, re.M)[0].endswith("all hosts share")
+        printed = host.ended(1)  # Gloo prints its own lines at any time
+        (line,) = re.findall("^error.*", printed, re.M)
+        assert re.fullmatch(message, line)
         assert "Traceback" not in printed
     assert not list(tmp_path.glob("**/two"))
-
-
-def test_a_run_that_only_the_first_host_sees(tmp_path):
-    for folder in ("a/two", "b"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "a" / "two" / "run.json").write_text("{}")
-    second = ("--out", str(tmp_path / "b" / "two"))
-    for host in two_hosts(tmp_path / "a" / "two", "--resume", second=second):
-        assert "all hosts share" in host.ended(1)
 
 
 def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
@@ -227,7 +281,7 @@ def test_sigterm_on_one_host_saves_on_both(one_host, tmp_path):
     wait_for_a_checkpoint(folder, hosts[0])
     hosts[1].process.send_signal(signal.SIGTERM)
     for host in hosts:
-        assert "--resume goes on from there" in host.ended(128 + signal.SIGTERM)
+        assert "--resume continues from it" in host.ended(128 + signal.SIGTERM)
     for host in two_hosts(folder, "--resume"):
         host.ended()
     assert first_losses(folder) == pytest.approx(one_host, rel=ROUNDING)

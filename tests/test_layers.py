@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import pytest
-from flax import linen as nn
 from onnx.reference import ReferenceEvaluator
 
 from alexvgg_jax.errors import InputError
@@ -30,17 +29,12 @@ def rng():
     return np.random.default_rng(0)
 
 
-class Alone(nn.Module):
-    row: Conv | Dense | Local | SlidingDense
-
-    @nn.compact
-    def __call__(self, x):
-        return self.row(x, train=False, key=None)
-
-
-def compute(row, x):
-    """A row without parameters, in float32 and as in tests."""
-    return row(jnp.asarray(x), train=False, key=None)
+def compute(layer, x, kernel=None, bias=None):
+    """The output of a layer in tests, in float32."""
+    params = {}
+    if kernel is not None:
+        params = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+    return layer(params, jnp.asarray(x), train=False, key=None)
 
 
 def by_onnx(op, x, *weights, **attributes):
@@ -70,10 +64,11 @@ def slopes(function, x, step):
     return found
 
 
-def gradient(row, x, weights):
-    """Of the row's output, summed with weights."""
+def gradient(layer, x, weights):
+    """The gradient of the sum of the outputs times `weights`."""
     weights = jnp.asarray(weights)
-    return jax.grad(lambda x: jnp.sum(compute(row, x) * weights))(jnp.asarray(x))
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(compute(layer, x) * weights)))
+    return slope(jnp.asarray(x))
 
 
 def assert_close(ours, theirs, relative=1e-5):
@@ -84,7 +79,7 @@ def assert_close(ours, theirs, relative=1e-5):
 
 
 def covering(n, size, stride, pad=0):
-    """How many windows it takes to cover n pixels with `pad` more at both ends."""
+    """The number of windows that cover n pixels with `pad` more at both ends."""
     count = 1
     while (count - 1) * stride + size < n + 2 * pad:
         count += 1
@@ -93,7 +88,7 @@ def covering(n, size, stride, pad=0):
 
 def test_windows_cover_the_image_and_no_more():
     for n, size, stride, pad in itertools.product(
-        range(1, 20), range(1, 6), range(1, 5), range(3)
+        range(1, 14), range(1, 6), range(1, 5), range(3)
     ):
         if n + 2 * pad < size:
             with pytest.raises(InputError, match=f"{size}x{size} .* {n} pixels"):
@@ -112,7 +107,7 @@ def test_windows_cover_the_image_and_no_more():
         (9, 12, 5, 1, 2, 2),
         (11, 8, 3, 2, 0, 2),
         (10, 13, 4, 3, 1, 1),
-        (15, 14, 11, 4, 0, 1),  # the last window reads zeros behind the border
+        (15, 14, 11, 4, 0, 1),  # the last window reads zeros beyond the border
         (16, 13, 11, 4, 0, 2),
         (5, 7, 1, 1, 0, 1),
     ],
@@ -122,9 +117,8 @@ def test_convolution(height, width, size, stride, pad, groups, rng):
     x = rng.normal(size=(2, height, width, 6))
     kernel = rng.normal(size=(size, size, 6 // groups, 4))
     bias = rng.normal(size=4)
-    row = Conv("conv", 4, size, stride, pad, groups)
-    params = {"conv": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
-    ours = Alone(row).apply({"params": params}, jnp.asarray(x))
+    layer = Conv("conv", 4, size, stride, pad, groups)
+    ours = compute(layer, x, kernel, bias)
     ends = [
         (covering(n, size, stride, pad) - 1) * stride + size - pad - n
         for n in (height, width)
@@ -139,32 +133,29 @@ def test_convolution(height, width, size, stride, pad, groups, rng):
         group=groups,
     )
     assert_close(ours, theirs)
-    assert row.output(x.shape[1:]) == ours.shape[1:]
+    assert layer.output(x.shape[1:]) == ours.shape[1:]
 
 
 def test_first_convolution_reads_224_pixels_as_227(rng):
-    """AlexNet §3.5: 55 x 55 outputs need 227 pixels; the 3 behind 224 are zeros."""
-    row = Conv("conv1", 96, 11, stride=4)
-    small = jnp.asarray(rng.normal(size=(1, 224, 224, 3)))
-    large = jnp.pad(small, ((0, 0), (0, 3), (0, 3), (0, 0)))
-    params = Alone(row).init(jax.random.key(0), small)
-    ours = Alone(row).apply(params, small)
-    assert ours.shape == (1, 55, 55, 96)
-    assert_close(ours, np.asarray(Alone(row).apply(params, large)))
+    """AlexNet §3.5: 55 x 55 outputs need 227 pixels; the last 3 of them are zeros."""
+    layer = Conv("conv1", 8, 11, stride=4)
+    kernel, bias = rng.normal(size=(11, 11, 3, 8)), rng.normal(size=8)
+    small = rng.normal(size=(1, 224, 224, 3))
+    large = np.pad(small, ((0, 0), (0, 3), (0, 3), (0, 0)))
+    ours = compute(layer, small, kernel, bias)
+    assert ours.shape == (1, 55, 55, 8)
+    assert_close(ours, np.asarray(compute(layer, large, kernel, bias)))
 
 
 def test_dense_reads_rows_then_columns_then_maps(rng):
     x = rng.normal(size=(2, 3, 4, 5))
     kernel = rng.normal(size=(3, 4, 5, 7))
     bias = rng.normal(size=7)
-    params = {
-        "fc": {"kernel": jnp.asarray(kernel.reshape(60, 7)), "bias": jnp.asarray(bias)}
-    }
-    ours = Alone(Dense("fc", 7)).apply({"params": params}, jnp.asarray(x))
+    ours = compute(Dense("fc", 7), x, kernel.reshape(60, 7), bias)
     assert_close(ours, np.einsum("nhwc,hwcf->nf", x, kernel) + bias)
 
 
-def test_whole_windows_only():
+def test_only_complete_windows():
     """One weird trick: torch's and Caffe's convolutions do not read past the border."""
     for n, size, stride, pad in itertools.product(
         range(5, 20), range(1, 6), range(1, 5), range(3)
@@ -175,29 +166,23 @@ def test_whole_windows_only():
 
 
 @pytest.mark.parametrize("height, width", [(12, 15), (13, 14)])
-def test_convolution_of_whole_windows(height, width, rng):
+def test_convolution_of_complete_windows(height, width, rng):
     """One weird trick: conv1 of 11x11 at stride 4, as ONNX counts its windows."""
     x = rng.normal(size=(2, height, width, 3))
     kernel, bias = rng.normal(size=(5, 5, 3, 4)), rng.normal(size=4)
-    row = Conv("conv", 4, 5, stride=4, pad=1, ceil=False)
-    ours = alone(row, x, kernel, bias)
+    layer = Conv("conv", 4, 5, stride=4, pad=1, ceil=False)
+    ours = compute(layer, x, kernel, bias)
     weights = (kernel.transpose(3, 2, 0, 1), bias)
     theirs = by_onnx("Conv", x, *weights, strides=[4, 4], pads=[1] * 4)
     assert_close(ours, theirs)
-    assert row.output(x.shape[1:]) == ours.shape[1:]
-
-
-def alone(row, x, kernel, bias):
-    """A row with these parameters, in float32."""
-    params = {row.name: {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
-    return Alone(row).apply({"params": params}, jnp.asarray(x))
+    assert layer.output(x.shape[1:]) == ours.shape[1:]
 
 
 def test_groups_of_units_see_their_own_maps(rng):
     """AlexNet §3.2: fully-connected layers of towers that do not talk."""
     x = rng.normal(size=(2, 3, 4, 6))
     kernel, bias = rng.normal(size=(36, 10)), rng.normal(size=10)
-    ours = alone(Dense("fc", 10, groups=2), x, kernel, bias)
+    ours = compute(Dense("fc", 10, groups=2), x, kernel, bias)
     theirs = [
         half.reshape(2, 36) @ kernel[:, units]
         for half, units in zip(
@@ -211,26 +196,26 @@ def test_a_fully_connected_layer_slides(rng):
     """VGG §3.2: at each place, what Dense computes of the window there."""
     x = rng.normal(size=(2, 4, 5, 3))
     kernel, bias = rng.normal(size=(27, 7)), rng.normal(size=7)
-    row = SlidingDense("fc6", 7, size=3)
-    ours = alone(row, x, kernel, bias)
-    assert row.output(x.shape[1:]) == ours.shape[1:] == (2, 3, 7)
+    layer = SlidingDense("fc6", 7, size=3)
+    ours = compute(layer, x, kernel, bias)
+    assert layer.output(x.shape[1:]) == ours.shape[1:] == (2, 3, 7)
     for i, j in np.ndindex(2, 3):
         window = x[:, i : i + 3, j : j + 3]
         assert_close(ours[:, i, j], np.asarray(window.reshape(2, 27) @ kernel + bias))
-        assert_close(ours[:, i, j], alone(Dense("fc6", 7), window, kernel, bias))
+        assert_close(ours[:, i, j], compute(Dense("fc6", 7), window, kernel, bias))
 
 
 def test_global_average(rng):
     """VGG §3.2: the mean of a class score map."""
     x = rng.normal(size=(2, 4, 5, 3))
-    row = GlobalAverage("average")
-    ours = compute(row, x)
+    layer = GlobalAverage("average")
+    ours = compute(layer, x)
     assert_close(ours, x.sum(axis=(1, 2)) / 20)
-    assert row.output(x.shape[1:]) == ours.shape[1:]
+    assert layer.output(x.shape[1:]) == ours.shape[1:]
 
 
 def local(x, kernel, bias, size, pad):
-    """Kernels of their own at each position: kernel[row, column, seen, feature]."""
+    """Separate kernels at each position: kernel[row, column, seen, feature]."""
     padded = np.pad(x, [(0, 0), (pad, pad), (pad, pad), (0, 0)])
     y = np.empty((len(x), *bias.shape))
     for i, j, f in np.ndindex(bias.shape):
@@ -246,28 +231,28 @@ LOCALS = pytest.mark.parametrize(
 
 @LOCALS
 def test_local_layer(height, width, size, pad, rng):
-    """cuda-convnet 13pct: a convolution without shared kernels, against loops."""
-    row = Local("local", 4, size, pad)
+    """cuda-convnet 13pct: a convolution with separate kernels, against loops."""
+    layer = Local("local", 4, size, pad)
     x = rng.normal(size=(2, height, width, 3))
-    rows, columns, _ = row.output(x.shape[1:])
+    rows, columns, _ = layer.output(x.shape[1:])
     kernel = rng.normal(size=(rows, columns, size**2 * 3, 4))
     bias = rng.normal(size=(rows, columns, 4))
-    ours = alone(row, x, kernel, bias)
+    ours = compute(layer, x, kernel, bias)
     assert_close(ours, local(x, kernel, bias, size, pad))
 
 
-@LOCALS
+@pytest.mark.parametrize("height, width, size, pad", [(5, 4, 3, 1), (4, 5, 3, 0)])
 def test_gradient_of_local_layer(height, width, size, pad, rng):
     """cuda-convnet 13pct: central differences in float64, of all three arguments."""
-    row = Local("local", 2, size, pad)
+    layer = Local("local", 2, size, pad)
     x = rng.normal(size=(1, height, width, 2))
-    rows, columns, _ = row.output(x.shape[1:])
+    rows, columns, _ = layer.output(x.shape[1:])
     kernel = rng.normal(size=(rows, columns, size**2 * 2, 2))
     bias = rng.normal(size=(rows, columns, 2))
     weights = rng.normal(size=(1, rows, columns, 2))
     arguments = tuple(map(jnp.asarray, (x, kernel, bias)))
     ours = jax.grad(
-        lambda *a: jnp.sum(alone(row, *a) * jnp.asarray(weights)), argnums=(0, 1, 2)
+        lambda *a: jnp.sum(compute(layer, *a) * jnp.asarray(weights)), argnums=(0, 1, 2)
     )(*arguments)
     given = [x, kernel, bias]
     for i, found in enumerate(ours):
@@ -285,13 +270,13 @@ def test_one_kernel_everywhere_makes_a_local_layer_a_convolution(rng):
     """cuda-convnet 13pct: the order of rows, columns and maps in a local kernel."""
     x = rng.normal(size=(2, 6, 6, 3))
     kernel, bias = rng.normal(size=(3, 3, 3, 4)), rng.normal(size=4)
-    ours = alone(
+    ours = compute(
         Local("local", 4, 3, pad=1),
         x,
         np.broadcast_to(kernel.reshape(27, 4), (6, 6, 27, 4)),
         np.broadcast_to(bias, (6, 6, 4)),
     )
-    assert_close(ours, alone(Conv("conv", 4, 3, pad=1), x, kernel, bias))
+    assert_close(ours, compute(Conv("conv", 4, 3, pad=1), x, kernel, bias))
 
 
 def lrn_of_pixels(a, size, alpha, beta, k):
@@ -404,7 +389,7 @@ def pool(x, size, stride, kind):
 POOLS = pytest.mark.parametrize(
     "height, width, size, stride",
     [
-        (7, 9, 3, 2),  # every window is whole
+        (7, 9, 3, 2),  # every window is complete
         (8, 6, 3, 2),  # the last ones are clipped
         (8, 7, 3, 2),
         (6, 8, 2, 2),
@@ -421,13 +406,13 @@ KINDS = pytest.mark.parametrize("kind", ["max", "average"])
 def test_pooling(height, width, size, stride, kind, rng):
     """AlexNet §3.4: windows overlap if size > stride, and end at the border."""
     x = rng.normal(size=(2, height, width, 3)) - 10  # zeros would be maxima
-    row = Pool("pool", size, stride, kind)
-    ours = compute(row, x)
+    layer = Pool("pool", size, stride, kind)
+    ours = compute(layer, x)
     assert_close(ours, pool(x, size, stride, kind))
     op = {"max": "MaxPool", "average": "AveragePool"}[kind]
     theirs = by_onnx(op, x, kernel_shape=[size] * 2, strides=[stride] * 2, ceil_mode=1)
     assert_close(ours, theirs)
-    assert row.output(x.shape[1:]) == ours.shape[1:]
+    assert layer.output(x.shape[1:]) == ours.shape[1:]
 
 
 @POOLS
@@ -455,8 +440,8 @@ def test_gradient_of_pooling_with_ties(height, width, size, stride, rng):
     assert_close(gradient(Pool("pool", size, stride), x, weights), theirs)
 
 
-def test_one_of_tied_pixels_takes_the_whole_gradient(rng):
-    """AlexNet §3.4: after a ReLU whole windows are zero."""
+def test_only_one_of_tied_pixels_takes_the_gradient(rng):
+    """AlexNet §3.4: after a ReLU complete windows are zero."""
     x = np.zeros((1, 6, 8, 2))
     weights = rng.normal(size=(1, 3, 4, 2))
     grad = np.asarray(gradient(Pool("pool", 2, 2), x, weights))
@@ -471,26 +456,27 @@ def test_one_of_tied_pixels_takes_the_whole_gradient(rng):
 
 def test_dropout_of_the_paper():
     """AlexNet §4.2: units are zero or untouched in training, scaled in tests."""
-    row, x = Dropout("drop", rate=0.3), jnp.full((100, 200), 2.0)
-    trained = row(x, train=True, key=jax.random.key(0))
+    layer, x = Dropout("drop", rate=0.3), jnp.full((100, 200), 2.0)
+    trained = layer({}, x, train=True, key=jax.random.key(0))
     assert set(np.unique(trained)) == {0.0, 2.0}
     assert abs(np.mean(trained == 0) - 0.3) < 5 * np.sqrt(0.3 * 0.7 / x.size)
-    np.testing.assert_allclose(compute(row, x), 2 * 0.7, rtol=1e-6)
+    np.testing.assert_allclose(compute(layer, x), 2 * 0.7, rtol=1e-6)
 
 
 def test_inverted_dropout():
     """AlexNet §4.2, as Caffe does it: scaled in training, untouched in tests."""
-    row, x = Dropout("drop", rate=0.3, inverted=True), jnp.full((100, 200), 2.0)
-    trained = row(x, train=True, key=jax.random.key(0))
+    layer, x = Dropout("drop", rate=0.3, inverted=True), jnp.full((100, 200), 2.0)
+    trained = layer({}, x, train=True, key=jax.random.key(0))
     np.testing.assert_allclose(np.unique(trained), [0, 2 / 0.7], rtol=1e-6)
     assert abs(np.mean(trained == 0) - 0.3) < 5 * np.sqrt(0.3 * 0.7 / x.size)
-    np.testing.assert_array_equal(compute(row, x), x)
+    np.testing.assert_array_equal(compute(layer, x), x)
 
 
-def test_dropout_mask_is_the_keys():
-    row, x = Dropout("drop"), jnp.ones((10, 20))
+def test_the_key_decides_the_dropout_mask():
+    layer, x = Dropout("drop"), jnp.ones((10, 20))
     first, again, other = (
-        np.asarray(row(x, train=True, key=jax.random.key(seed))) for seed in (0, 0, 1)
+        np.asarray(layer({}, x, train=True, key=jax.random.key(seed)))
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first, again)
     assert np.any(first != other)
@@ -498,9 +484,9 @@ def test_dropout_mask_is_the_keys():
 
 @pytest.mark.parametrize("inverted", [False, True])
 def test_dropout_without_key_names_its_layer(inverted):
-    row = Dropout("drop6", inverted=inverted)
+    layer = Dropout("drop6", inverted=inverted)
     with pytest.raises(InputError, match="drop6.*key="):
-        row(jnp.ones((1, 2)), train=True, key=None)
+        layer({}, jnp.ones((1, 2)), train=True, key=None)
 
 
 def test_activations():

@@ -1,13 +1,15 @@
 """What compiled steps communicate, in the paper's own net at its own size."""
 
+from collections import Counter
+
 import pytest
 
 from alexvgg_jax.config import Augment, Mesh
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.ledger import Entry, Ledger, compiled, least, read, read_text
-from alexvgg_jax.mesh import make_mesh
+from alexvgg_jax.ledger import Entry, Ledger, compiled, least, read
 from alexvgg_jax.models import build
-from alexvgg_jax.models.operations import WIDE
+from alexvgg_jax.models.cpu import WIDE
+from alexvgg_jax.sharding import make_mesh
 
 CROP = Augment(crop=224, mirror=True, colour=0.1)
 NET = build("alexnet-paper")
@@ -15,9 +17,9 @@ BATCH, FLOAT = 128, 4
 PARAMETERS = 60_965_224  # of the paper's net
 
 
-def ledger_of(split: Mesh, batch: int = BATCH) -> Ledger:
-    mesh = make_mesh(split)
-    return read(compiled(NET, batch, mesh, CROP, 256), NET)
+def ledger_of(split: Mesh, zero: bool = False) -> Ledger:
+    step = compiled(NET, BATCH, make_mesh(split), CROP, 256, zero)
+    return read(step.as_text() or "", NET)
 
 
 def test_the_towers_communicate_only_in_certain_layers():
@@ -34,18 +36,18 @@ def test_the_towers_communicate_only_in_certain_layers():
     assert sum(least(NET, BATCH, make_mesh(split)).values()) == sum(expected.values())
 
 
-def by_layer(ledger: Ledger) -> dict[tuple[str, bool], int]:
-    found = dict.fromkeys(((e.layer, e.backward) for e in ledger), 0)
+def by_layer(ledger: Ledger) -> Counter[tuple[str, bool]]:
+    sums = Counter()
     for entry, count in ledger.items():
-        found[entry.layer, entry.backward] += count
-    return found
+        sums[entry.layer, entry.backward] += count
+    return sums
 
 
 def test_towers_that_split_the_batch_too_move_no_more_than_they_must():
     split = Mesh(devices=4, towers=True)
-    found = by_layer(ledger_of(split))
-    assert found.pop(("", False)) < 100  # the batch's metrics
-    assert found == least(NET, BATCH, make_mesh(split))
+    received = by_layer(ledger_of(split))
+    assert received.pop(("", False)) < 100  # the batch's metrics
+    assert received == least(NET, BATCH, make_mesh(split))
 
 
 def test_a_split_batch_sums_the_gradients_of_all_parameters():
@@ -53,19 +55,19 @@ def test_a_split_batch_sums_the_gradients_of_all_parameters():
     ledger = ledger_of(split)
     assert {entry.operation for entry in ledger} == {"all-reduce"}
     assert sum(least(NET, BATCH, make_mesh(split)).values()) == FLOAT * PARAMETERS
-    found = by_layer(ledger)
-    assert found.pop(("", False)) < 100
-    assert sum(found.values()) == pytest.approx(FLOAT * PARAMETERS, rel=1e-3)
+    received = by_layer(ledger)
+    assert received.pop(("", False)) < 100
+    assert sum(received.values()) == pytest.approx(FLOAT * PARAMETERS, rel=1e-3)
 
 
 @pytest.mark.parametrize("group", [4, 8])
 def test_a_shared_classifier_moves_what_the_trick_is_for(group):
     """One weird trick: images are gathered, and no gradient of the parameters."""
     split = Mesh(devices=8, classifier=group)
-    found, needed = by_layer(ledger_of(split)), least(NET, BATCH, make_mesh(split))
-    assert found.pop(("", False)) < 100
-    assert found.keys() == needed.keys()
-    for (layer, backward), count in found.items():
+    received, needed = by_layer(ledger_of(split)), least(NET, BATCH, make_mesh(split))
+    assert received.pop(("", False)) < 100
+    assert received.keys() == needed.keys()
+    for (layer, backward), count in received.items():
         # On CPUs convolutions' biases are summed over devices as rows of WIDE floats.
         spare = 2 * FLOAT * WIDE if layer.startswith("conv") else 0
         assert 0 <= count - needed[layer, backward] <= spare, layer
@@ -79,14 +81,13 @@ def test_a_batch_that_does_not_divide():
 
 
 def test_a_permute_of_tpus_counts_its_array_alone():
-    """Behind which the TPU compiler puts two words of its own."""
-
+    """The TPU compiler adds two scalars after the array."""
     array = "bf16[128,1008]{1,0}"
     line = (
         f"%collective-permute-start.1 = ({array}, {array}, u32[], u32[]) "
         "collective-permute-start(%x), source_target_pairs={{0,1},{1,0}}"
     )
-    assert read_text(line, NET).total() == 2 * 128 * 1008
+    assert read(line, NET).total() == 2 * 128 * 1008
 
 
 def test_groups_that_are_not_named_are_of_all_devices():
@@ -94,7 +95,7 @@ def test_groups_that_are_not_named_are_of_all_devices():
         "HloModule jit_train_step, num_partitions=8",
         "%all-reduce.1 = f32[80]{0} all-reduce(%x), replica_groups={}, to_apply=%sum",
     )
-    assert read_text("\n".join(lines), NET) == {
+    assert read("\n".join(lines), NET) == {
         Entry("", False, "all-reduce", 8): 2 * 7 * FLOAT * 80 // 8
     }
 
@@ -102,33 +103,30 @@ def test_groups_that_are_not_named_are_of_all_devices():
 @pytest.mark.parametrize("devices", [2, 8])
 def test_zero_gathers_what_each_device_updated(devices):
     """And sums gradients as without it; a TPU then sums into parts."""
-    mesh = make_mesh(Mesh(devices=devices))
-    split = read(compiled(NET, BATCH, mesh, CROP, 256, zero=True), NET)
+    split = ledger_of(Mesh(devices=devices), zero=True)
     gathered = Entry("", False, "all-gather", devices)
     assert split.pop(gathered) == FLOAT * PARAMETERS * (devices - 1) // devices
     assert split == ledger_of(Mesh(devices=devices))
 
 
 def test_zero_of_towers_moves_nothing_between_them():
-    mesh = make_mesh(Mesh(devices=4, towers=True))
-    split = read(compiled(NET, BATCH, mesh, CROP, 256, zero=True), NET)
-    plain = ledger_of(Mesh(devices=4, towers=True))
-    more = {entry: n for entry, n in (split - plain).items()}
+    towers = Mesh(devices=4, towers=True)
+    more = ledger_of(towers, zero=True) - ledger_of(towers)
     assert {entry.operation for entry in more} <= {"all-gather", "all-reduce"}
-    assert sum(more.values()) == pytest.approx(FLOAT * PARAMETERS / 4, rel=0.01)
+    assert more.total() == pytest.approx(FLOAT * PARAMETERS / 4, rel=0.01)
 
 
 def test_what_is_received_of_a_result():
-    """Of n devices, by the definition of each operation."""
-    received = {
+    """For four devices, by the definition of each operation."""
+    expected = {
         "all-gather": 300,
         "all-reduce": 600,
         "reduce-scatter": 1200,
         "all-to-all": 300,
     }
-    for operation, n in received.items():
+    for operation, n in expected.items():
         line = f"%x.1 = f32[100]{{0}} {operation}(%y), replica_groups=[2,4]<=[8]"
-        assert read_text(line, NET) == {Entry("", False, operation, 4): n}
+        assert read(line, NET) == {Entry("", False, operation, 4): n}
 
 
 def test_bfloat16_halves_what_must_be_exchanged():

@@ -13,17 +13,21 @@ from rich.console import Console
 from alexvgg_jax import evaluate, loop
 from alexvgg_jax.augment import centre_crop
 from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.config import Augment, Data, Mesh, Model, Optim, Run
+from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
-from alexvgg_jax.folder import settings as settings_in
 from alexvgg_jax.log import Log
+from alexvgg_jax.models import build
+from alexvgg_jax.run import read_images, read_statistics
+from alexvgg_jax.run import settings as settings_in
+from alexvgg_jax.sharding import everywhere
 
 # The digits at 16 pixels, as 12 steps an epoch: about a second.
 RUN = Run(
+    name="small",
     data=Data("digits", size=16),
     augment=Augment(crop=14, mirror=True, colour=0.1),
-    model=Model("cifar-80sec"),
+    net=build("cifar-80sec"),
     optim=Optim(rate=0.002, drop_epochs=(2.0,)),
     epochs=3,
     mesh=Mesh(devices=1),
@@ -36,10 +40,10 @@ def untimed(history: list[loop.Epoch]) -> list[loop.Epoch]:
 
 def interrupt_at(step: int, number: int, monkeypatch) -> None:
     """Send the program a signal once `step` steps are done."""
-    report = Log.step
+    step_of_log = Log.step
 
     def step_and_signal(self, done, *figures):
-        report(self, done, *figures)
+        step_of_log(self, done, *figures)
         if done == step:
             signal.raise_signal(number)
 
@@ -142,36 +146,62 @@ def test_a_step_fetches_nothing_by_accident_and_a_save_may(tmp_path, monkeypatch
     assert seen == ["step"] * 12 + ["save"]
 
 
-def test_a_run_goes_on_with_its_own_images(tmp_path, monkeypatch):
-    """From any folder, but not with others in their place."""
-    pixels = np.random.default_rng(0).integers(
-        256, size=(2, 20, 9, 9, 3), dtype=np.uint8
-    )
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two classes of 20 pictures."""
+    pixels = np.random.default_rng(0).integers(256, size=(2, 20, 9, 9, 3))
     for name, images in zip("ab", pixels, strict=True):
         (tmp_path / "set" / name).mkdir(parents=True)
         for i, image in enumerate(images):
-            cv2.imwrite(str(tmp_path / "set" / name / f"{i:02}.png"), image)
-    data, folder = Data("set", size=16), tmp_path / "run"
-    run = replace(RUN, data=data, batch=32, epochs=1)
+            path = tmp_path / "set" / name / f"{i:02}.png"
+            cv2.imwrite(str(path), image.astype(np.uint8))
+    return tmp_path / "set"
+
+
+def test_a_run_resumes_with_its_own_images_only(photos, tmp_path, monkeypatch):
+    """From any working directory, but not with changed or missing files."""
+    folder, changed = tmp_path / "run", photos / "a" / "00.png"
+    run = replace(RUN, data=Data("set", size=16), batch=32, epochs=1)
     with monkeypatch.context() as patch:
         patch.chdir(tmp_path)
         loop.train(run, folder)
         loop.train(run, folder, resume=True)
-    loop.restored(folder)
-    run = replace(run, data=replace(data, name=str(tmp_path / "set")))
-    changed = tmp_path / "set" / "a" / "00.png"
-    for change, message in (
-        (lambda: cv2.imwrite(str(changed), pixels[0, 0] // 64), "training files"),
-        (changed.unlink, "test images 4, not 3"),
-    ):
+    run = replace(run, data=replace(run.data, name=str(photos)), epochs=2)
+    for change in (lambda: cv2.imwrite(str(changed), np.ones((9, 9))), changed.unlink):
         change()
-        for again in (
-            lambda: loop.train(replace(run, epochs=2), folder, resume=True),
-            lambda: loop.restored(folder),
-        ):
-            open_source.cache_clear()
-            with pytest.raises(InputError, match=f"other images: {message}"):
-                again()
+        open_source.cache_clear()
+        with pytest.raises(InputError, match="run was trained on other images: folder"):
+            loop.train(run, folder, resume=True)
+
+
+def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
+    """Its statistics, classes and settings are in its folder; pictures that cannot be
+    read do not stop the others."""
+    folder = tmp_path / "run"
+    run = replace(RUN, data=Data(str(photos), size=16), batch=32, epochs=1)
+    trained = loop.train(run, folder)
+    chex.assert_trees_all_equal(read_statistics(folder), trained.work.stats)
+    assert read_images(folder).classes == ("a", "b")
+    expected, _ = evaluate.predict(
+        trained.work, trained.params, open_source(run.data, "test")
+    )
+    photos.rename(tmp_path / "moved")
+    open_source.cache_clear()
+    setup, params = evaluate.load(folder)
+    files = [tmp_path / "moved" / name for name in ("a/09.png", "b/xx.png", "a/19.png")]
+    files[1].write_bytes(b"no picture")
+    files += [tmp_path / "none.png"]
+    outputs = dict(evaluate.classify(setup, params, files))
+    np.testing.assert_allclose(outputs[files[0]], expected[0], rtol=1e-4)
+    np.testing.assert_allclose(outputs[files[2]], expected[1], rtol=1e-4)
+    assert str(outputs[files[1]]) == f"{files[1]}: not an image that can be decoded"
+    assert str(outputs[files[3]]) == f"{files[3]}: No such file or directory"
+
+
+def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):
+    loop.train(replace(RUN, epochs=1), tmp_path / "run")
+    monkeypatch.setattr(loop.run_folder, "training_statistics", lambda _: 1 / 0)
+    loop.train(replace(RUN, epochs=2), tmp_path / "run", resume=True)
 
 
 def test_a_run_that_failed_at_once_can_be_corrected(tmp_path, monkeypatch):
@@ -236,9 +266,10 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     settings = json.loads((folder / "run.json").read_text())
     settings["optim"]["rate"] = 1e30
     (folder / "run.json").write_text(json.dumps(settings))
-    with pytest.raises(Diverged, match="checkpoints from before are kept"):
+    with pytest.raises(Diverged, match="earlier checkpoints are kept"):
         loop.train(bad, folder, resume=True)
-    kept = loop.test(*loop.restored(folder))
+    params = everywhere(evaluate.load_params(folder), good.work.mesh)
+    kept = evaluate.test(good.work, params, good.work.test_source)
     assert kept.top1 == pytest.approx(good.history[-1].test_error)
 
 
@@ -256,28 +287,20 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(straight, tmp_path):
         loop.train(RUN, tmp_path / "other", resume=True)
 
 
-def test_a_run_that_cannot_be_writes_nothing(tmp_path):
-    for run, message in [
-        (replace(RUN, augment=Augment(crop=40)), "--augment.crop 40"),
-        (replace(RUN, epochs=0), "--epochs 0"),
-        (replace(RUN, batch=0), "--batch 0: at least 1"),
-        (replace(RUN, accumulate=0), "--accumulate 0: at least 1"),
-        (replace(RUN, seed=-1), "--seed -1"),
-        (replace(RUN, batch=4096), "--batch 4096: .* has 1437 images"),
-        (replace(RUN, optim=Optim(plateau=2, drop_epochs=(1.0,))), "one or the other"),
-        (replace(RUN, model=Model("cifar-80sec", {"classes": 5})), "switches classes"),
-        (replace(RUN, batch=100, mesh=Mesh(devices=8)), "96 and 104"),
-        (replace(RUN, model=Model("cifar-80sec", {"activation": "elu"})), "'elu'"),
-        (replace(RUN, data=Data("no/such/folder")), "no/such/folder"),
-        (replace(RUN, optim=Optim(layer_decay={"fc9": 0.1})), "'fc9'"),
-        (replace(RUN, optim=Optim(rate=-0.01)), "--optim.rate -0.01"),
-        (replace(RUN, optim=Optim(rate=float("nan"))), "--optim.rate nan"),
-        (replace(RUN, optim=Optim(plateau=2, drops=-1)), "--optim.drops -1"),
-        (replace(RUN, optim=Optim(drop_epochs=(2.0, -1.0))), "--optim.drop-epochs -1"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            loop.train(run, tmp_path / "run")
-        assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 4096}, "--batch 4096: .* has 1437 images"),
+        ({"batch": 100, "mesh": Mesh(devices=8)}, "96 and 104"),
+        ({"data": Data("no/such/folder")}, "no/such/folder"),
+        ({"optim": Optim(layer_decay={"fc9": 0.1})}, "'fc9'"),
+        ({"augment": Augment(crop=4), "net": build("alexnet-small")}, "too small"),
+    ],
+)
+def test_an_impossible_run_writes_nothing(tmp_path, changes, message):
+    with pytest.raises(InputError, match=message):
+        loop.train(replace(RUN, **changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be(tmp_path):
@@ -286,16 +309,16 @@ def test_a_folder_that_cannot_be(tmp_path):
         loop.train(replace(RUN, epochs=1), tmp_path / "file")
 
 
-def test_predictions_of_the_centre_have_the_errors_of_the_test(straight):
+def test_predictions_have_the_score_of_the_test(straight):
     work, history, params = straight
-    predicted, labels = loop.predict(work, params, work.test_source)
+    predicted, labels = evaluate.predict(work, params, work.test_source)
     assert predicted.shape == (work.test_source.count, 10)
     np.testing.assert_allclose(predicted.sum(axis=1), 1, rtol=1e-5)
-    errors = evaluate.errors(predicted, labels)
-    assert errors.top1 == history[-1].test_error  # no arm gains by how it is summed
-    assert errors.top5 == history[-1].test_top5
-    assert errors.top5 < errors.top1
-    assert errors.loss == pytest.approx(history[-1].test_loss, rel=1e-4)
+    score = evaluate.score_predictions(predicted, labels)
+    assert score.top1 == history[-1].test_error  # exactly
+    assert score.top5 == history[-1].test_top5
+    assert score.top5 < score.top1
+    assert score.loss == pytest.approx(history[-1].test_loss, rel=1e-4)
 
 
 def test_ten_views_are_averaged_as_probabilities(straight):
@@ -309,19 +332,29 @@ def test_ten_views_are_averaged_as_probabilities(straight):
             pixels = jax.numpy.asarray(crop - np.asarray(mean))
             logits, _ = work.net.apply(params, pixels, train=False)
             softmax.append(jax.nn.softmax(logits))
-    found, _ = loop.predict(work, params, work.test_source, "ten")
+    predicted, _ = evaluate.predict(work, params, work.test_source, 10)
     expected = np.mean(softmax, axis=0)
-    np.testing.assert_allclose(found[: len(images)], expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(predicted[: len(images)], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_errors_of_averaged_predictions():
     """AlexNet §6 five nets: two nets, wrong on one image each, agree on neither."""
-    one = np.float32([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0]])
+    first = np.float32([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0]])
     other = np.float32([[0.4, 0.6, 0.0], [0.1, 0.9, 0.0]])
     labels = np.int32([0, 1])
-    assert evaluate.errors(one, labels).top1 == 50.0
-    assert evaluate.errors(other, labels).top1 == 50.0
-    both = evaluate.errors((one + other) / 2, labels)
+    assert evaluate.score_predictions(first, labels).top1 == 50.0
+    assert evaluate.score_predictions(other, labels).top1 == 50.0
+    both = evaluate.score_predictions((first + other) / 2, labels)
     assert both.top1 == 0.0
     assert both.loss == pytest.approx(-np.log(0.65))
-    assert np.isfinite(evaluate.errors(one, np.int32([2, 2])).loss)  # probability 0
+    assert np.isfinite(
+        evaluate.score_predictions(first, np.int32([2, 2])).loss
+    )  # probability 0
+
+
+def test_views_of_a_net_without_crops_are_refused(straight):
+    """AlexNet §6 ten crops: without crops all views would be the same."""
+    work, _, params = straight
+    uncropped = replace(work, run=replace(work.run, augment=Augment()))
+    with pytest.raises(InputError, match="--views 10: .* without --augment.crop"):
+        evaluate.predict(uncropped, params, work.test_source, 10)

@@ -1,4 +1,4 @@
-"""Each operation's form for CPUs against its plain definition: value and gradient."""
+"""Each operation's form for CPUs against its definition: value and derivatives."""
 
 import functools
 
@@ -18,24 +18,43 @@ from alexvgg_jax.models.operations import (
     multiply,
     normalise,
     normalise_defined,
-    on_cpu,
 )
 
-pytestmark = pytest.mark.skipif(not on_cpu(), reason="they run on CPUs only")
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="these forms run on CPUs only"
+)
 
 
 def assert_same(ours, definition, *arguments, relative=2e-6):
-    """Value, and the gradient of all arguments for a random one of the value."""
+    """Compare values and gradients, and `ours` in forward and in reverse mode."""
     rng = np.random.default_rng(7)
-    expected, backward = jax.vjp(jax.jit(definition), *arguments)
-    found, our_backward = jax.vjp(jax.jit(ours), *arguments)
-    gradient = jnp.asarray(rng.normal(size=expected.shape), expected.dtype)
-    gaps = [(found, expected)]
-    gaps += zip(our_backward(gradient), backward(gradient), strict=True)
-    for a, b in gaps:
+
+    def random(x):
+        return jnp.asarray(rng.normal(size=x.shape), x.dtype)
+
+    output = jax.eval_shape(definition, *arguments)
+    gradient, tangents = random(output), tuple(map(random, arguments))
+
+    def value_and_gradients(f, *arguments):
+        value, backward = jax.vjp(f, *arguments)
+        return value, *backward(gradient)
+
+    expected = jax.jit(functools.partial(value_and_gradients, definition))(*arguments)
+    result, tangent = jax.jit(
+        lambda *arguments: (
+            value_and_gradients(ours, *arguments),
+            jax.jvp(ours, arguments, tangents)[1],
+        )
+    )(*arguments)
+    for a, b in zip(result, expected, strict=True):
         assert a.dtype == b.dtype
         largest = np.abs(b).max(initial=0)
         np.testing.assert_allclose(a, b, rtol=0, atol=relative * largest)
+    assert tangent.shape == output.shape and tangent.dtype == output.dtype
+    forward = np.vdot(np.float64(gradient), tangent)
+    reverse = sum(map(np.vdot, map(np.float64, tangents), result[1:]))
+    scale = np.linalg.norm(gradient) * np.linalg.norm(tangent)
+    np.testing.assert_allclose(forward, reverse, rtol=0, atol=1e-5 * scale)
 
 
 def normal(*shape, scale=1.0):
@@ -134,10 +153,10 @@ def test_pooling_with_ties(size, stride, height, width):
 
 def test_other_platforms_run_the_definitions(monkeypatch):
     """AlexNet §3.5: the whole net, forward and backward."""
-    net = build("alexnet-paper", image_size=52, classes=10)
+    net = build("alexnet-paper", image_size=52, classes=10, width=0.125)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(0, 0.02, leaf.shape), jnp.float32),
+        lambda leaf: jnp.asarray(rng.normal(0, 0.05, leaf.shape), jnp.float32),
         jax.eval_shape(net.init, jax.random.key(0)),
     )
     images = normal(2, 52, 52, 3, scale=60)
@@ -147,9 +166,85 @@ def test_other_platforms_run_the_definitions(monkeypatch):
         return jnp.square(logits).mean()
 
     on_cpus = jax.jit(jax.grad(loss))(params)
-    monkeypatch.setattr(operations, "on_cpu", lambda: False)
+    monkeypatch.setattr(
+        operations.lax,
+        "platform_dependent",
+        lambda *arguments, cpu, default: default(*arguments),
+    )
     jax.clear_caches()
     elsewhere = jax.jit(jax.grad(loss))(params)
     for ours, expected in zip(*map(jax.tree.leaves, (on_cpus, elsewhere)), strict=True):
         gap = np.linalg.norm(ours - expected)
         assert gap < 1e-3 * np.linalg.norm(expected)
+
+
+def windows_of(x, size, stride):
+    """The pixels of each window, in a new last axis."""
+    rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
+    taps = [
+        x[:, i : i + rows * stride : stride, j : j + columns * stride : stride]
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.stack(taps, axis=-1)
+
+
+OPERATIONS = {
+    "convolve": (
+        lambda x, kernel: convolve(x, kernel, groups=2),
+        lambda x, kernel: convolve_defined(x, kernel, 1, ((0, 0), (0, 0)), 2),
+        (normal(1, 3, 3, 4), normal(2, 2, 2, 2)),
+    ),
+    "multiply": (multiply, jnp.matmul, (normal(2, 3), normal(3, 4))),
+    "add_bias": (add_bias, add_bias_defined, (normal(2, 2, 2, 3), normal(3))),
+    "normalise over maps": (
+        lambda x: normalise(x, (1, 1, 1, 4), 0.1, 0.75, 2.0),
+        lambda x: normalise_defined(x, (1, 1, 1, 4), 0.1, 0.75, 2.0),
+        (normal(1, 2, 2, 6),),
+    ),
+    "normalise over pixels": (
+        lambda x: normalise(x, (1, 3, 2, 1), 0.1, 0.5, 2.0),
+        lambda x: normalise_defined(x, (1, 3, 2, 1), 0.1, 0.5, 2.0),
+        (normal(1, 4, 4, 2),),
+    ),
+    "max_pool": (
+        lambda x: max_pool(x, 3, 2),
+        lambda x: windows_of(x, 3, 2).max(axis=-1),
+        (normal(1, 5, 5, 2),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_higher_derivatives(name):
+    """In float64: Hessians, forward against reverse mode, under vmap and checkpoint."""
+    ours, definition, arguments = OPERATIONS[name]
+
+    def derivatives(f, *arguments):
+        def loss(*arguments):
+            return jnp.sin(f(*arguments)).sum()
+
+        numbers = tuple(range(len(arguments)))
+        tangent = jax.linearize(f, *arguments)[1](*arguments)
+        again = jax.grad(jax.checkpoint(loss), numbers)(*arguments)
+        first = jax.jacfwd(f, numbers)(*arguments), jax.jacrev(f, numbers)(*arguments)
+        return tangent, again, first, jax.hessian(loss, numbers)(*arguments)
+
+    with jax.enable_x64():
+        batches = [jnp.stack([x, -x]).astype(jnp.float64) for x in arguments]
+        result, expected = (
+            jax.jit(jax.vmap(functools.partial(derivatives, f)))(*batches)
+            for f in (ours, definition)
+        )
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9),
+            result,
+            expected,
+        )
+
+
+def test_second_derivative_of_tied_maxima():
+    """The first of equal maxima takes the whole derivative, in every order."""
+    x = jnp.ones((1, 2, 2, 1))
+    hessian = jax.hessian(lambda x: (max_pool(x, 2, 2) ** 3).sum())(x)
+    np.testing.assert_array_equal(hessian.ravel(), [6.0] + 15 * [0.0])

@@ -7,9 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from alexvgg_jax.config import RECIPES, Optim
+from alexvgg_jax.config import Optim
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.optim import learning_rate, learning_rates, original_sgd
+from alexvgg_jax.recipes import RECIPES
 
 RATES = (0.1, 0.1, 0.1, 0.01, 0.01, 0.01)  # with a drop in the middle
 SHAPES = {
@@ -137,7 +138,7 @@ def test_biases_move_twice_as_fast_and_do_not_decay():
 
 def test_decay_of_a_layer_of_its_own():
     """cuda-convnet 80sec: 0.004 on the convolutions, 0.03 on the others."""
-    optim = RECIPES["cifar-80sec"][1].optim
+    optim = RECIPES["cifar-80sec"].run.optim
     ones = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
     params = {"conv1": ones, "fc64": ones, "fc10": ones}
     rule = original_sgd(optim)
@@ -161,7 +162,7 @@ def test_the_schedule_of_net_145():
 
     The biases' rate stays at 0.02; conv1's falls once more at 67 and is 0 from 72.
     """
-    _, recipe = RECIPES["alexnet-source"]
+    recipe = RECIPES["alexnet-source"].run
     rates = [
         learning_rates(recipe.optim, ("conv1", "conv2"), epoch)
         for epoch in range(recipe.epochs)
@@ -187,7 +188,7 @@ def test_an_unknown_layer_is_named(field):
 
 def test_drops_at_fixed_epochs():
     """cuda-convnet 80sec: rate / 10 after 8 epochs."""
-    optim = RECIPES["cifar-80sec"][1].optim
+    optim = RECIPES["cifar-80sec"].run.optim
     rates = [learning_rate(optim, epoch, []) for epoch in range(10)]
     assert rates == pytest.approx([0.001] * 8 + [0.0001] * 2)
 
@@ -208,7 +209,7 @@ def test_the_rate_drops_when_the_error_stops_improving():
 
 def test_three_divisions_at_most():
     """AlexNet §5 schedule: "The learning rate was ... reduced three times"."""
-    optim = RECIPES["alexnet-paper"][1].optim
+    optim = RECIPES["alexnet-paper"].run.optim
     stalled = [50.0] * 90
     rates = [rate_after(optim, stalled[:n]) for n in range(91)]
     assert rates[0] == 0.01

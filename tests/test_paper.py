@@ -1,59 +1,66 @@
 import ast
+import math
 import pkgutil
 import re
 from pathlib import Path
 
+import counts
+import network_sizes
 import pytest
 
-from alexvgg_jax import paper, report
-from alexvgg_jax.config import RECIPES
-from alexvgg_jax.models import build
-from alexvgg_jax.models.layers import Conv, Dense, Local
-from alexvgg_jax.models.vgg import TABLE1
+from alexvgg_jax import paper
+from alexvgg_jax.recipes import RECIPES
 
 ROOT = Path(__file__).parents[1]
-WITH_CODE = [row for row in paper.CLAIMS if row.code]
-WITH_EXPERIMENT = [row for row in paper.CLAIMS if row.experiment]
+CODE = {tag: claim.code for tag, claim in paper.CLAIMS.items() if claim.code}
+SCRIPT = {
+    tag: claim.experiment.split()[0]
+    for tag, claim in paper.CLAIMS.items()
+    if claim.experiment
+}
 
 
-def script(row: paper.Claim) -> str:
-    return row.experiment.split()[0]
+def words(docstring: str | None) -> str:
+    """The docstring in one line."""
+    return " ".join((docstring or "").split())
 
 
-def docstring(path: Path) -> str:
-    return ast.get_docstring(ast.parse(path.read_text(encoding="utf8"))) or ""
+def test_a_figure_in_words():
+    """With its unit, and its standard error if it has one."""
+    assert str(paper.Figure(-3.5601, "points", 0.2458)) == "-3.56 ± 0.25 points"
+    assert str(paper.Figure(28.0633, "%")) == "28.06%"
+    assert str(paper.Figure(60_000_000)) == "60,000,000"
+    assert str(paper.Figure(0.0005)) == "0.0005"
 
 
-def test_one_row_a_tag():
-    tags = [row.tag for row in paper.CLAIMS]
-    assert sorted(set(tags)) == sorted(tags)
-    assert all(paper.claim(tag).tag == tag for tag in tags)
+def test_claims_in_at_most_eight_words():
+    for tag, claim in paper.CLAIMS.items():
+        assert 0 < len(claim.short.split()) <= 8, tag
 
 
-@pytest.mark.parametrize("row", WITH_CODE, ids=lambda row: row.tag)
-def test_the_code_of_a_claim_has_its_tag(row):
-    assert row.tag in (pkgutil.resolve_name(row.code).__doc__ or "")
+@pytest.mark.parametrize("tag", CODE)
+def test_the_code_of_a_claim_has_its_tag(tag):
+    assert tag in words(pkgutil.resolve_name(CODE[tag]).__doc__)
 
 
-@pytest.mark.parametrize("row", WITH_EXPERIMENT, ids=lambda row: row.tag)
-def test_the_experiment_of_a_claim_opens_with_its_tag(row):
-    """Or with that of the first of its claims, if it has more."""
-    words = " ".join(docstring(ROOT / "experiments" / script(row)).split())
-    others = [other.tag for other in WITH_EXPERIMENT if script(other) == script(row)]
-    assert any(words.startswith(f"{tag}: ") for tag in others)
-    assert row.tag in words
+@pytest.mark.parametrize("tag", SCRIPT)
+def test_the_experiment_of_a_claim_has_its_tag(tag):
+    """Its docstring opens with the tag of one of its claims."""
+    source = (ROOT / "experiments" / SCRIPT[tag]).read_text(encoding="utf8")
+    about = words(ast.get_docstring(ast.parse(source)))
+    assert tag in about
+    assert about.startswith(tuple(t for t in SCRIPT if SCRIPT[t] == SCRIPT[tag]))
 
 
-def test_every_experiment_is_that_of_a_claim():
-    files = {f.name for f in (ROOT / "experiments").glob("[!_]*.py")}
-    benchmarks = {"mixed_precision.py", "throughput.py", "communication.py"}
-    benchmarks |= {"tpu_ahead_of_time.py", "tpu_scaling.py", "alexnet_search.py"}
-    assert files - benchmarks == {script(row) for row in WITH_EXPERIMENT}
+def test_every_experiment_measures_a_claim():
+    files = {file.name for file in (ROOT / "experiments").glob("[!_]*.py")}
+    others = {"alexnet_search.py", "report.py", "quickstart.py"}
+    assert files - others == set(SCRIPT.values())
 
 
 def test_the_small_net_of_the_experiments_sees_the_papers_share_of_an_image():
     """AlexNet §4.1 crops: 28 of 32 pixels are 224 of 256."""
-    small, paper_ = RECIPES["alexnet-small"][1], RECIPES["alexnet-paper"][1]
+    small, paper_ = RECIPES["alexnet-small"].run, RECIPES["alexnet-paper"].run
     assert small.augment.crop * paper_.data.size == (
         paper_.augment.crop * small.data.size
     )
@@ -63,26 +70,26 @@ def test_the_small_net_of_the_experiments_sees_the_papers_share_of_an_image():
 
 def test_every_claim_with_code_has_a_test():
     docstrings = [
-        " ".join((ast.get_docstring(node) or "").split())
+        words(ast.get_docstring(node))
         for file in (ROOT / "tests").glob("test_*.py")
         for node in ast.walk(ast.parse(file.read_text(encoding="utf8")))
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     ]
     # A tag can be the beginning of another: "cuda-convnet 19pct translations".
-    tags = [row.tag for row in paper.CLAIMS]
-    longest_first = "|".join(map(re.escape, sorted(tags, key=len, reverse=True)))
+    tags = sorted(paper.CLAIMS, key=len, reverse=True)
+    longest_first = "|".join(map(re.escape, tags))
     tested = {t for text in docstrings for t in re.findall(longest_first, text)}
-    assert tested >= {row.tag for row in WITH_CODE}
+    assert tested >= set(CODE)
 
 
-def test_every_tag_in_the_tree_has_a_row():
+def test_every_tag_in_the_tree_has_a_claim():
     """`grep -rn` of a tag finds the published figure too."""
     tag = re.compile(r"(?:AlexNet|VGG) (?:§\d(?:\.\d)?|Table \d|Figure \d)")
-    rows = "\n".join(row.tag for row in paper.CLAIMS)
+    known = "\n".join(paper.CLAIMS)
     for folder in ("alexvgg_jax", "experiments", "tests"):
         for file in (ROOT / folder).rglob("*.py"):
-            for found in tag.findall(file.read_text(encoding="utf8")):
-                assert found in rows, f"{file.name}: {found}"
+            for name in tag.findall(file.read_text(encoding="utf8")):
+                assert name in known, f"{file.name}: {name}"
 
 
 def test_an_unknown_tag_names_the_closest():
@@ -92,79 +99,75 @@ def test_an_unknown_tag_names_the_closest():
 
 
 def test_published_errors_are_percentages():
-    for row in paper.CLAIMS:
-        for name, figure in row.published.items():
+    for tag, claim in paper.CLAIMS.items():
+        errors = {n: f.value for n, f in claim.published.items() if f.unit == "%"}
+        for name, error in errors.items():
+            assert 0 < error < 100, (tag, name)
             if re.search(r"top-[15]( val| test)?$", name):
-                assert 0 < figure < 100, (row.tag, name)
                 top1 = name.replace("top-5", "top-1")
-                assert figure <= row.published.get(top1, 100), (row.tag, name)
-
-
-def test_committed_results_have_the_published_figures():
-    for name, result in report.read_all(ROOT / "experiments" / "results").items():
-        for tag, finding in result.findings.items():
-            assert finding.published == dict(paper.claim(tag).published), (name, tag)
+                assert error <= errors.get(top1, 100), (tag, name)
 
 
 def test_crops_and_mirrors_make_the_published_number_of_images():
     """AlexNet §4.1 crops: (256 - 224)^2 places and their mirror images are 2048."""
-    recipe = RECIPES["alexnet-paper"][1]
+    recipe = RECIPES["alexnet-paper"].run
     assert recipe.augment.mirror
     places = (recipe.data.size - recipe.augment.crop) ** 2
     published = paper.claim("AlexNet §4.1 crops").published
-    assert 2 * places == published["training set, times"]
+    assert 2 * places == published["training set"].value
 
 
 def test_the_recipe_has_the_papers_hyper_parameters():
     """AlexNet §5 decay, AlexNet §5 schedule: the figures of section 5."""
-    recipe = RECIPES["alexnet-paper"][1]
+    recipe = RECIPES["alexnet-paper"].run
     decay = paper.claim("AlexNet §5 decay").published
-    assert recipe.batch == decay["batch"]
-    assert recipe.optim.momentum == decay["momentum"]
-    assert recipe.optim.weight_decay == decay["weight decay"]
+    assert recipe.batch == decay["batch"].value
+    assert recipe.optim.momentum == decay["momentum"].value
+    assert recipe.optim.weight_decay == decay["weight decay"].value
     schedule = paper.claim("AlexNet §5 schedule").published
-    assert recipe.optim.rate == schedule["first learning rate"]
-    assert recipe.optim.drops == schedule["divisions by 10"]
-    assert recipe.epochs == schedule["epochs, about"]
+    assert recipe.optim.rate == schedule["first learning rate"].value
+    assert recipe.optim.drops == schedule["divisions by 10"].value
+    assert recipe.epochs == schedule["epochs, about"].value
 
 
 def test_vgg_recipes_have_the_papers_hyper_parameters():
     """VGG §3.1: batch, momentum, decay, rate and length of training."""
     published = paper.claim("VGG §3.1").published
     for name in ("vgg-a", "vgg-d"):
-        recipe = RECIPES[name][1]
-        assert recipe.batch == published["batch"]
-        assert recipe.optim.momentum == published["momentum"]
-        assert recipe.optim.weight_decay == published["weight decay"]
-        assert recipe.optim.rate == published["first learning rate"]
-        assert recipe.optim.drops == published["divisions by 10"]
-        assert recipe.epochs == published["epochs"]
+        recipe = RECIPES[name].run
+        assert recipe.batch == published["batch"].value
+        assert recipe.optim.momentum == published["momentum"].value
+        assert recipe.optim.weight_decay == published["weight decay"].value
+        assert recipe.optim.rate == published["first learning rate"].value
+        assert recipe.optim.drops == published["divisions by 10"].value
+        assert recipe.epochs == published["epochs"].value
 
 
-@pytest.mark.parametrize("column", TABLE1)
-def test_columns_have_the_published_depth(column):
-    """VGG Table 1: weight layers, the three fully-connected ones included."""
-    published = paper.claim("VGG Table 1").published
-    convolutions = sum(len(block) for block in TABLE1[column])
-    assert convolutions + 3 == published[f"{column}, weight layers"]
+def test_sizes_are_the_published_ones():
+    """AlexNet §3.5, VGG Table 1, VGG Table 2, VGG §2.3: against independent counts.
+    The 650,000 neurons need the 55 x 55 x 96 outputs that conv1 really has."""
+    findings = network_sizes.result().findings
+    assert {str(finding.verdict) for finding in findings.values()} == {
+        "reproduced: counted"
+    }
+    for tag, finding in findings.items():
+        assert finding.figures.keys() == paper.claim(tag).published.keys()
+        if tag != "AlexNet §3.5":  # 60,965,224 and 659,272: the paper rounds down
+            published = {n: f.value for n, f in paper.claim(tag).published.items()}
+            assert {n: round(f.value) for n, f in finding.figures.items()} == published
+    alexnet = findings["AlexNet §3.5"].figures
+    assert alexnet["parameters"].value == counts.PARAMETERS["alexnet-paper"]
+    printed = counts.ALEXNET_NEURONS
+    conv1 = math.prod(counts.ALEXNET_SHAPES["conv1"])
+    expected = sum(printed.values()) - printed["conv1"] + conv1
+    assert alexnet["neurons"].value == expected
+    for net, figure in findings["VGG Table 2"].figures.items():
+        assert figure.value == counts.PARAMETERS[f"vgg-{net.lower()}"] / 1e6
 
 
-def test_exact_counts_round_to_the_published_millions():
-    """VGG Table 2: parameters in millions; AlexNet §3.5: 60 million."""
-    for net, millions in paper.VGG_PARAMETERS_MILLIONS.items():
-        assert round(paper.PARAMETERS[f"vgg-{net.lower()}"] / 1e6) == millions
-    published = paper.claim("AlexNet §3.5").published
-    millions = paper.PARAMETERS["alexnet-paper"] / 1e6
-    assert abs(millions - published["parameters"] / 1e6) < 1
-
-
-def test_neurons_are_the_published_number():
-    """AlexNet §3.5: 650,000 neurons need the 55 x 55 x 96 that conv1 really has."""
-    height, width, maps = paper.ALEXNET_SHAPES["conv1"]
-    neurons = sum(paper.ALEXNET_NEURONS.values())
-    neurons += height * width * maps - paper.ALEXNET_NEURONS["conv1"]
-    published = paper.claim("AlexNet §3.5").published["neurons"]
-    assert abs(neurons - published) < 10_000
+def test_a_wrong_size_is_not_reproduced():
+    finding = network_sizes.judge("VGG Table 2", {"A": paper.Figure(129.0, "million")})
+    assert finding.verdict.word == "not reproduced"
 
 
 @pytest.mark.parametrize(
@@ -182,11 +185,10 @@ def test_cifar_recipes_are_those_of_the_files(name, decays, crop, drops, epochs)
     """cuda-convnet 80sec, cuda-convnet 19pct, cuda-convnet 18pct, cuda-convnet 19pct
     translations, cuda-convnet 13pct, cuda-convnet 11pct: epsW, epsB and each layer's
     wc."""
-    recipe = RECIPES[name][1]
-    optim, net = recipe.optim, build(recipe.model.name)
-    layers = [row.name for row in net.rows if isinstance(row, Conv | Local | Dense)]
-    found = [optim.layer_decay.get(layer, optim.weight_decay) for layer in layers]
-    assert tuple(found) == decays
+    recipe = RECIPES[name].run
+    optim, layers = recipe.optim, recipe.net.param_shapes()
+    ours = [dict(optim.layer_decay).get(name, optim.weight_decay) for name in layers]
+    assert tuple(ours) == decays
     assert (optim.rate, optim.rate * optim.bias_rate) == (0.001, 0.002)
     assert (recipe.augment.crop, recipe.augment.mirror) == (crop, crop > 0)
     assert recipe.augment.crop in (0, 24)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from alexvgg_jax.models import build
-from alexvgg_jax.models.layers import Conv, Dense
 
 torch = pytest.importorskip("torch")
 torchvision = pytest.importorskip("torchvision")
@@ -16,23 +15,19 @@ torchvision = pytest.importorskip("torchvision")
 
 def theirs_in_our_layout(net, their_net):
     """Layers come in the same order. OIHW -> HWIO; fc6 reads maps last, not first."""
-    layers = [
-        layer
-        for layer in their_net.modules()
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)
-    ]
-    rows = [row for row in net.rows if isinstance(row, Conv | Dense)]
+    kinds = torch.nn.Conv2d | torch.nn.Linear
+    modules = [module for module in their_net.modules() if isinstance(module, kinds)]
     params = {}
-    for row, layer in zip(rows, layers, strict=True):
-        kernel = layer.weight.detach().numpy()
-        if row.name == "fc6":
+    for name, module in zip(net.param_shapes(), modules, strict=True):
+        kernel = module.weight.detach().numpy()
+        if name == "fc6":
             height, width, maps = net.shapes()["pool5"]
             kernel = kernel.reshape(-1, maps, height, width).transpose(2, 3, 1, 0)
             kernel = kernel.reshape(height * width * maps, -1)
         else:
             kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(2, 3, 1, 0)
-        bias = layer.bias.detach().numpy()
-        params[row.name] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
+        bias = module.bias.detach().numpy()
+        params[name] = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
     return params
 
 

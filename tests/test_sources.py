@@ -10,20 +10,25 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from sklearn.datasets import load_sample_images
 from tensorflow_datasets.core import constants
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexvgg_jax.config import Data
-from alexvgg_jax.data.sources import find_source, folder_of, open_source
+from alexvgg_jax.data.sources import (
+    find_source,
+    folder_of,
+    image_files,
+    open_source,
+    with_classes,
+)
 from alexvgg_jax.errors import InputError
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept():
-    """Sources are kept from call to call; the tests change what lies behind a name."""
+def nothing_cached():
+    """Sources are cached by name, but the tests change the images of a name."""
     open_source.cache_clear()
 
 
@@ -125,9 +130,39 @@ def test_folder_without_parts_tests_every_tenth(tmp_path):
         greys = images[:, 0, 0, 0].tolist()
         seen[split] = list(zip(labels.tolist(), greys, strict=True))
     assert seen["test"] == [(0, 9), (0, 19), (1, 9)]
-    whole = {(0, i) for i in range(25)} | {(1, i) for i in range(10)}
+    images = {(0, i) for i in range(25)} | {(1, i) for i in range(10)}
     assert len(seen["train"]) == 32
-    assert set(seen["train"]) == whole - set(seen["test"])
+    assert set(seen["train"]) == images - set(seen["test"])
+
+
+def test_a_folder_that_is_only_a_test_set(tmp_path):
+    """All of its images count, in whatever folders; a set with parts is tested."""
+    for i in range(12):
+        save(tmp_path / "set" / "a" / f"{i:02}.png", encoded(plain(i)))
+    save(tmp_path / "parts" / "test" / "a" / "1.png", encoded(plain(RED)))
+    assert open_source(Data(str(tmp_path / "set"), 8), "all").count == 12
+    assert open_source(Data(str(tmp_path / "parts"), 8), "all").count == 1
+    save(tmp_path / "parts" / "train" / "a" / "1.png", encoded(plain(GREEN)))
+    images, _ = everything(open_source(Data(str(tmp_path / "parts"), 8), "all"))
+    np.testing.assert_array_equal(images, plain(RED)[None])
+    assert open_source(Data("digits"), "all").count == 360
+
+
+def test_classes_are_matched_by_name(tmp_path):
+    for number, name in enumerate(("ant", "cat")):
+        save(tmp_path / "set" / name / "1.png", encoded(plain(number)))
+    source = open_source(Data(str(tmp_path / "set"), 8), "all")
+    _, labels = everything(with_classes(source, ("cat", "bee", "ant")))
+    assert labels.tolist() == [2, 0]
+    with pytest.raises(InputError, match="folder set: the net has no class 'ant'; it"):
+        with_classes(source, ("cat", "bee"))
+
+
+def test_pictures_of_a_folder_are_all_below_it(tmp_path):
+    for name in ("b.png", "a/deep/c.JPG", "a/notes.txt"):
+        save(tmp_path / name, b"x")
+    assert image_files(tmp_path) == [tmp_path / "a/deep/c.JPG", tmp_path / "b.png"]
+    assert image_files(tmp_path / "b.png") == [tmp_path / "b.png"]
 
 
 def test_grey_and_transparent_images_become_rgb(tmp_path):
@@ -153,8 +188,8 @@ def test_the_digits_come_before_a_folder_and_a_folder_before_a_set(
         folder_of("~nobody.here/x")
 
 
-def test_a_folder_is_told_by_the_images_that_are_read(tmp_path):
-    """Through links; and a plot beside them is none."""
+def test_the_digest_of_a_folder_is_that_of_its_images(tmp_path):
+    """Links are followed, and other files do not count."""
     for name, width in (("one", 8), ("two", 800)):
         for split in ("train", "test"):
             image = encoded(plain(RED, width=width))
@@ -164,13 +199,13 @@ def test_a_folder_is_told_by_the_images_that_are_read(tmp_path):
             link = tmp_path / name / "set" / split
             link.symlink_to(tmp_path / name / "real" / split)
 
-    def files(folder: str) -> str:
-        return find_source(Data(str(tmp_path / folder)), "test").files
+    def digest(folder: str) -> str:
+        return find_source(Data(str(tmp_path / folder)), "test").digest
 
-    before = files("one/set")
-    assert before != files("two/set")
+    before = digest("one/set")
+    assert before != digest("two/set")
     save(tmp_path / "one" / "set" / "results" / "plot.png", encoded(plain(RED)))
-    assert files("one/set") == before == files("one/real")
+    assert digest("one/set") == before == digest("one/real")
 
 
 def test_jpeg_is_read_as_rgb(tmp_path):
@@ -456,49 +491,3 @@ def test_held_out_images_are_spread_over_the_training_set():
     assert 45 <= sum(image.tobytes() in in_first for image in chosen) <= 60
     with pytest.raises(InputError, match="--data.held-out 5000"):
         open_source(Data("digits", held_out=5000), "train")
-
-
-def test_images_can_be_compressed_once_more():
-    original = open_source(Data("digits"), "test").fetch(np.arange(20))[0]
-    errors = []
-    for quality in (95, 30):
-        source = open_source(Data("digits", jpeg=quality), "test")
-        assert str(quality) in source.about
-        again = source.fetch(np.arange(20))[0]
-        errors.append(np.abs(again.astype(float) - original).mean())
-    assert 0 < errors[0] < errors[1] < 20
-    with pytest.raises(InputError, match="--data.jpeg 101"):
-        open_source(Data("digits", jpeg=101), "test")
-
-
-def test_a_second_jpeg_loses_as_much_luma_again_and_half_the_chroma(tmp_path):
-    """cuda-convnet 80sec: of two photographs, in squares scaled to 32 pixels."""
-    tiles = np.stack(
-        [
-            cv2.resize(
-                photo[y : y + 64, x : x + 64], (32, 32), interpolation=cv2.INTER_AREA
-            )
-            for photo in load_sample_images().images
-            for y in range(0, 384, 64)
-            for x in range(0, 640, 64)
-        ]
-    )
-    for number, tile in enumerate(tiles):
-        path = tmp_path / "train" / "a" / f"{number:03}.jpg"
-        save(path, encoded(tile, ".jpg", (cv2.IMWRITE_JPEG_QUALITY, 75)))
-    once, again = (
-        everything(open_source(Data(str(tmp_path), size=32, jpeg=quality), "train"))[0]
-        for quality in (0, 75)
-    )
-    (luma, *chroma), (luma_again, *chroma_again) = lost(tiles, once), lost(once, again)
-    assert luma_again == pytest.approx(luma, rel=0.1)
-    assert chroma_again == pytest.approx(np.divide(chroma, 2), rel=0.2)
-
-
-def lost(images: np.ndarray, others: np.ndarray) -> list[float]:
-    """How far luma and each chroma differ, root mean square."""
-    one, other = (
-        cv2.cvtColor(some.reshape(-1, 32, 3), cv2.COLOR_RGB2YCrCb).astype(float)
-        for some in (images, others)
-    )
-    return np.sqrt(np.square(one - other).mean(axis=(0, 1))).tolist()

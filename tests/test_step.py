@@ -1,30 +1,35 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import stack
 
 from alexvgg_jax.augment import Statistics
 from alexvgg_jax.config import Augment, Mesh, Optim
 from alexvgg_jax.data.batches import Batch
-from alexvgg_jax.evaluate import evaluate
-from alexvgg_jax.mesh import make_mesh, place
-from alexvgg_jax.models import Model
+from alexvgg_jax.evaluate import average
 from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Pool, activation
 from alexvgg_jax.optim import learning_rates, original_sgd
-from alexvgg_jax.step import CPU_OPTIONS, _known, compile_steps, compiler_options
+from alexvgg_jax.sharding import make_mesh, place
+from alexvgg_jax.step import (
+    CPU_OPTIONS,
+    Steps,
+    _supported,
+    compile_steps,
+    compiler_options,
+)
 
-NET = Model(
-    "tiny",
-    (
-        Conv("conv1", 8, 3, pad=1, groups=1, init=0.01),
-        activation("relu", "1"),
-        LRN("norm1", groups=2),
-        Pool("pool1"),
-        Conv("conv2", 8, 3, pad=1, groups=2, init=0.1),
-        activation("relu", "2"),
-        Dropout("drop2"),
-        Dense("fc3", 10, init=0.1),
-    ),
+NET = stack(
+    Conv("conv1", 8, 3, pad=1, groups=1, init=0.01),
+    activation("relu", "1"),
+    LRN("norm1", groups=2),
+    Pool("pool1"),
+    Conv("conv2", 8, 3, pad=1, groups=2, init=0.1),
+    activation("relu", "2"),
+    Dropout("drop2"),
+    Dense("fc3", 10, init=0.1),
     image_size=12,
 )
 AUGMENT = Augment(crop=12, mirror=True, colour=0.1)
@@ -41,24 +46,28 @@ def random_batch(seed: int, rows: int = 16) -> Batch:
     )
 
 
-def losses(devices: int, steps: int) -> list[float]:
+@functools.cache
+def steps_on(devices: int) -> Steps:
     mesh = make_mesh(Mesh(devices=devices))
-    compiled = compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
+    return compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
+
+
+def losses(devices: int, steps: int) -> list[float]:
+    mesh, compiled = make_mesh(Mesh(devices=devices)), steps_on(devices)
     state, key = compiled.init(jax.random.key(0)), jax.random.key(1)
-    found = []
+    curve = []
     for step in range(steps):
         batch = place(random_batch(step % 3), mesh)
-        state, metrics = compiled.train(state, batch, STATS, RATES, key)
-        found.append(float(metrics.loss) / float(metrics.count))
+        state, sums = compiled.train(state, batch, STATS, RATES, key)
+        curve.append(float(sums.loss) / float(sums.count))
     assert int(state.step) == steps
-    return found
+    return curve
 
 
 @pytest.mark.skipif(not compiler_options(), reason="only CPUs need the barriers")
 def test_weights_are_updated_in_place():
     """The compiled step copies no kernel, though the backward pass reads it too."""
-    mesh, optimizer = make_mesh(Mesh(devices=1)), original_sgd(Optim())
-    steps = compile_steps(NET, optimizer, AUGMENT, mesh)
+    mesh, steps = make_mesh(Mesh(devices=1)), steps_on(1)
     key = jax.random.key(0)
     state = jax.eval_shape(steps.init, key)
     arguments = (state, place(random_batch(0), mesh), STATS, RATES, key)
@@ -70,31 +79,30 @@ def test_weights_are_updated_in_place():
 
 
 def test_eight_devices_give_the_loss_curve_of_one():
-    one, eight = losses(1, 20), losses(8, 20)
-    np.testing.assert_allclose(eight, one, rtol=1e-5)
-    assert one[-1] < one[0]
+    single, eight = losses(1, 10), losses(8, 10)
+    np.testing.assert_allclose(eight, single, rtol=1e-5)
+    assert single[-1] < single[0]
 
 
 def test_every_image_counts_once_whatever_the_padding_holds():
     mesh = make_mesh(Mesh(devices=2))
-    compiled = compile_steps(NET, original_sgd(Optim()), Augment(crop=12), mesh)
+    compiled = steps_on(2)
     params = compiled.init(jax.random.key(0)).params
-    whole = random_batch(0, 16)
-    part = Batch(*(rows[:10] for rows in whole))
-    junk = Batch(whole.images[10:], whole.labels[10:], np.zeros(6, bool))
+    full = random_batch(0, 16)
+    part = Batch(*(rows[:10] for rows in full))
+    junk = Batch(full.images[10:], full.labels[10:], np.zeros(6, bool))
     padded = Batch(*(np.concatenate(rows) for rows in zip(part, junk, strict=True)))
 
     def step(batch: Batch):
         return compiled.eval(params, place(batch, mesh), STATS)
 
-    assert evaluate(step, [part]) == pytest.approx(evaluate(step, [padded]), rel=1e-6)
+    assert average(step, [part]) == pytest.approx(average(step, [padded]), rel=1e-6)
     halves = [Batch(*(r[:8] for r in padded)), Batch(*(r[8:] for r in padded))]
-    assert evaluate(step, halves) == pytest.approx(evaluate(step, [part]), rel=1e-6)
+    assert average(step, halves) == pytest.approx(average(step, [part]), rel=1e-6)
 
 
 def test_the_old_state_is_donated_to_the_new():
-    mesh = make_mesh(Mesh(devices=1))
-    compiled = compile_steps(NET, original_sgd(Optim()), AUGMENT, mesh)
+    mesh, compiled = make_mesh(Mesh(devices=1)), steps_on(1)
     state = compiled.init(jax.random.key(0))
     batch = place(random_batch(0), mesh)
     compiled.train(state, batch, STATS, RATES, jax.random.key(1))
@@ -103,9 +111,9 @@ def test_the_old_state_is_donated_to_the_new():
 
 def test_compile_options_that_xla_refuses_are_left_out(monkeypatch):
     assert compiler_options() == CPU_OPTIONS
-    _known.cache_clear()
+    _supported.cache_clear()
     monkeypatch.setitem(CPU_OPTIONS, "xla_no_such_option", "1")
     try:
         assert compiler_options() == {}
     finally:
-        _known.cache_clear()
+        _supported.cache_clear()

@@ -1,4 +1,4 @@
-"""Batches as pure functions of (seed, step, host), and their way to the devices."""
+"""Batches as pure functions of (seed, step, host), made ahead in a thread."""
 
 import functools
 from collections import deque
@@ -15,29 +15,27 @@ T = TypeVar("T")
 
 
 class Batch(NamedTuple):
-    """Rows on the host, or the same rows on the devices."""
+    """Labelled images, on the host or on the devices."""
 
     images: UInt8[Array | np.ndarray, "batch height width 3"]
     labels: Int32[Array | np.ndarray, " batch"]
-    mask: Bool[
-        Array | np.ndarray, " batch"
-    ]  # False where a row only fills up the batch
+    mask: Bool[Array | np.ndarray, " batch"]  # False for padding
 
 
 def train_batch(
     source: Source, batch: int, seed: int, step: int, rows: np.ndarray | None = None
 ) -> Batch:
-    """The batch at `step`, or those of its rows that a host's devices hold.
+    """The batch at `step`, or the rows of it that one host holds.
 
-    The data is one endless stream, each epoch in an order of its own, cut into batches:
-    every image is seen once an epoch, and the position is the step alone.
+    The data is an endless stream of epochs, each with its own order, cut into batches.
+    Every image comes once an epoch, and the position is the step alone.
     """
     positions = step * batch + (np.arange(batch) if rows is None else rows)
     numbers = np.empty(len(positions), np.int64)
     for epoch in np.unique(positions // source.count):
-        here = positions // source.count == epoch
+        in_epoch = positions // source.count == epoch
         order = _order(source.count, seed, int(epoch))
-        numbers[here] = order[positions[here] % source.count]
+        numbers[in_epoch] = order[positions[in_epoch] % source.count]
     return Batch(*source.fetch(numbers), np.ones(len(numbers), bool))
 
 
@@ -54,8 +52,7 @@ def first_step(epoch: int, count: int, batch: int) -> int:
 def eval_batches(
     source: Source, batch: int, rows: np.ndarray | None = None
 ) -> Iterator[Batch]:
-    """Every batch, or a host's rows of it; padded and masked: every image counts
-    once."""
+    """All images once, in batches that are padded and masked; or one host's rows."""
     rows = np.arange(batch) if rows is None else rows
     for start in range(0, source.count, batch):
         numbers = start + rows
@@ -64,7 +61,7 @@ def eval_batches(
 
 
 def prefetch(batches: Iterable[Callable[[], T]], depth: int = 2) -> Iterator[T]:
-    """Make `depth` batches ahead in a thread while the devices work."""
+    """The batches in order, made `depth` ahead in a thread while the devices work."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque = deque()
         for make in batches:

@@ -1,7 +1,7 @@
 """Where images come from: the embedded digits, any TFDS name, a folder of classes.
 
-A `Source` gives images by their numbers, all of one size, uint8 and RGB. Small sets
-are held in memory, where a batch is one gather (over 1,000,000 images/s).
+A `Source` returns images by index, all of one size, uint8 and RGB. Small sets are kept
+in memory, where a batch is one gather (over 1,000,000 images/s).
 """
 
 import difflib
@@ -22,34 +22,36 @@ from jaxtyping import Int32, UInt8
 from alexvgg_jax.config import Data
 from alexvgg_jax.errors import InputError
 
-Split = Literal["train", "test"]
+# "all": every image of a folder of classes; of other sets, the test images.
+Split = Literal["train", "test", "all"]
 Images = UInt8[np.ndarray, "batch height width 3"]
 Labels = Int32[np.ndarray, "batch"]
 
 IN_MEMORY_BYTES = 2**31  # sets up to this size are decoded once and kept
+CODINGS = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}  # by first bytes
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """`count` labelled images; `fetch(numbers)` gives them in that order."""
+    """`count` labelled images; `fetch(numbers)` returns them in that order."""
 
     about: str  # which set this is, as results name it
     count: int
     classes: tuple[str, ...]
     fetch: Callable[[np.ndarray], tuple[Images, Labels]]
-    files: str = ""  # of a folder: tells its images from others, but uncompressed ones
+    digest: str  # tells the images from others; of a folder, by file names and sizes
 
 
-@functools.lru_cache(maxsize=4)  # the splits of one set, for run after run
+@functools.lru_cache(maxsize=4)  # both splits of a set, for one run after another
 def open_source(data: Data, split: Split) -> Source:
-    """The split of the set that `data` names, in memory if it is small enough.
+    """A split of the set that `data` names, in memory if it is small enough.
 
-    Raises InputError that names what to do if there is no such set.
+    Raises InputError, which says what to do, if there is no such set.
     """
     if data.held_out:
-        whole = open_source(replace(data, held_out=0), "train")
-        return _part_of(whole, data.held_out, split)
+        everything = open_source(replace(data, held_out=0), "train")
+        return _part_of(everything, data.held_out, split)
     source = find_source(data, split)
     if source.count * data.size**2 * 3 <= IN_MEMORY_BYTES:
         return hold_in_memory(source)
@@ -57,59 +59,60 @@ def open_source(data: Data, split: Split) -> Source:
 
 
 def find_source(data: Data, split: Split) -> Source:
-    """The split of the whole set that `data` names; of files, none is decoded yet.
+    """A split of the set that `data` names, ignoring `data.held_out`.
 
-    Raises InputError as `open_source`.
+    Decodes no image. Raises InputError like `open_source`.
     """
     if data.name == "digits":
-        source = _digits(split, data.size)
-    elif root := folder_of(data.name):
-        source = _folder(root, split, data.size)
-    else:
-        source = _tfds(data.name, split, data.size)
-    return _compressed(source, data.jpeg) if data.jpeg else source
+        return _digits(split, data.size)
+    if root := folder_of(data.name):
+        return _folder(root, split, data.size)
+    return _tfds(data.name, split, data.size)
 
 
 def folder_of(name: str) -> Path | None:
     """The folder that a data set's name means, or None.
 
-    A folder of that name comes before a TFDS set, and the digits before both.
+    "digits" is never a folder. An existing folder is preferred to a TFDS set.
     """
     if name == "digits":
         return None
     if name.startswith((".", "/", "~")) or Path(name or "?").is_dir():
         try:
             return Path(name).expanduser()
-        except RuntimeError as error:  # of ~nobody
+        except RuntimeError as error:  # ~nobody
             raise InputError(f"--data {name}: {error}") from None
     return None
 
 
-def _compressed(source: Source, quality: int) -> Source:
-    """The same images, each once through a JPEG of that quality.
+def with_classes(source: Source, classes: tuple[str, ...]) -> Source:
+    """The same images, labelled by the same names in the order of `classes`.
 
-    Its blocks of 8 pixels lie half a block from where a JPEG of the image itself has
-    them: on the same blocks hardly anything would be left to lose.
+    Raises InputError if `source` has a class that is not one of them.
     """
-    if not 1 <= quality <= 100:
-        raise InputError(f"--data.jpeg {quality}: from 1 to 100")
+    if unknown := [name for name in source.classes if name not in classes]:
+        known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise InputError(
+            f"{source.about}: the net has no class {unknown[0]!r}; it has {known}"
+        )
+    numbers = np.array([classes.index(name) for name in source.classes], np.int32)
 
-    def again(image: np.ndarray) -> np.ndarray:
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        wider = cv2.copyMakeBorder(bgr, 4, 4, 4, 4, cv2.BORDER_REPLICATE)
-        _, encoded = cv2.imencode(".jpg", wider, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        return decode(encoded.tobytes(), source.about, len(wider))[4:-4, 4:-4]
+    def fetch(indices: np.ndarray) -> tuple[Images, Labels]:
+        images, labels = source.fetch(indices)
+        return images, numbers[labels]
 
-    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
-        images, labels = source.fetch(numbers)
-        return np.stack([again(image) for image in images]), labels
+    return replace(source, classes=classes, fetch=fetch)
 
-    about = f"{source.about}, compressed to JPEG {quality}"
-    return replace(source, about=about, fetch=fetch)
+
+def image_files(path: Path) -> list[Path]:
+    """The path itself, or all images in a folder and its subfolders."""
+    if not path.is_dir():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _part_of(source: Source, held_out: int, split: Split) -> Source:
-    """So many images, evenly spread over the set, for tests; the rest for training."""
+    """`held_out` evenly spread images for testing, and the others for training."""
     if not 0 < held_out < source.count:
         raise InputError(
             f"--data.held-out {held_out}: {source.about} has {source.count} images"
@@ -127,13 +130,13 @@ def _part_of(source: Source, held_out: int, split: Split) -> Source:
 
 
 def hold_in_memory(source: Source) -> Source:
-    """The same images, fetched once."""
+    """The same images, kept in memory."""
     images, labels = source.fetch(np.arange(source.count))
     return replace(source, fetch=lambda numbers: (images[numbers], labels[numbers]))
 
 
 def _digits(split: Split, size: int) -> Source:
-    """scikit-learn's 1,797 handwritten digits, 8x8 greys scaled up; the last fifth is
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels scaled up; the last fifth is
     for testing."""
     from sklearn.datasets import load_digits  # 1 s to import, for this set only
 
@@ -144,55 +147,56 @@ def _digits(split: Split, size: int) -> Source:
     images = np.stack([_fit(cv2.cvtColor(g, cv2.COLOR_GRAY2RGB), size) for g in greys])
     labels = digits[part].astype(np.int32)
     about, classes = "scikit-learn's digits", tuple("0123456789")
-    return Source(about, len(images), classes, lambda n: (images[n], labels[n]))
+    return Source(about, len(images), classes, lambda n: (images[n], labels[n]), about)
 
 
 def _folder(root: Path, split: Split, size: int) -> Source:
-    """The images that `_listed` finds, decoded and fitted as they are fetched."""
+    """The images that `_listed` lists, decoded and resized when they are fetched."""
     classes, files, labels = _listed(root, split)
-    numbered = np.asarray(labels, np.int32)
+    all_labels = np.asarray(labels, np.int32)
 
     def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
         images = _decode_all(
             [lambda f=files[n]: (f.read_bytes(), str(f)) for n in numbers], size
         )
-        return images, numbered[numbers]
+        return images, all_labels[numbers]
 
-    listed = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files]
-    digest = hashlib.sha256("\n".join(listed).encode("utf8", "replace")).hexdigest()
-    return Source(f"folder {root.name}", len(files), classes, fetch, digest[:8])
+    names = [f"{file.relative_to(root)} {file.stat().st_size}" for file in files]
+    digest = hashlib.sha256("\n".join(names).encode("utf8", "replace")).hexdigest()
+    return Source(f"folder {root.name}", len(files), classes, fetch, digest)
 
 
 def _listed(root: Path, split: Split) -> tuple[tuple[str, ...], list[Path], list[int]]:
-    """Classes, files and labels: `root/train/CLASS/*.jpg` and `root/test` or
-    `root/val`; or `root/CLASS/*.jpg`, of which every tenth image is for testing."""
+    """Classes, files and labels of `root/train/CLASS/*.jpg` and `root/test` or
+    `root/val`; or of `root/CLASS/*.jpg`, where every tenth image is for testing."""
     if not root.is_dir():
         raise InputError(f"--data {root}: no such folder")
-    has_parts = (root / "train").is_dir()
-    classes = _sub_folders(root / "train" if has_parts else root)
+    names = _subfolders(root)
+    has_parts = "train" in names or bool(names) and set(names) <= {"test", "val"}
     top = _part(root, split) if has_parts else root
-    if strangers := set(_sub_folders(top)) - set(classes):
-        raise InputError(f"{top / min(strangers)}: no such class in {root / 'train'}")
+    classes = _subfolders(root / "train" if "train" in names else top)
+    if unknown := set(_subfolders(top)) - set(classes):
+        raise InputError(f"{top / min(unknown)}: no such class in {root / 'train'}")
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(
+        images = sorted(
             path
             for path in (top / name).glob("*")
             if path.suffix.lower() in IMAGE_SUFFIXES
         )
-        if not has_parts:
+        if not has_parts and split != "all":
             testing = split == "test"
-            found = [f for i, f in enumerate(found) if (i % 10 == 9) == testing]
-        files += found
-        labels += [label] * len(found)
+            images = [f for i, f in enumerate(images) if (i % 10 == 9) == testing]
+        files += images
+        labels += [label] * len(images)
     if not files:
         rule = "" if has_parts else ", where every tenth of a class is for test"
         raise InputError(f"--data {root}: no {split} images in class folders{rule}")
     return tuple(classes), files, labels
 
 
-def _sub_folders(folder: Path) -> list[str]:
+def _subfolders(folder: Path) -> list[str]:
     names = (path.name for path in folder.iterdir() if path.is_dir())
     return sorted(name for name in names if not name.startswith("."))
 
@@ -202,7 +206,7 @@ def _part(root: Path, split: Split) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise InputError(f"--data {root}: has train/ but neither test/ nor val/")
+    raise InputError(f"--data {root}: has neither {'/ nor '.join(names)}/")
 
 
 def _tfds(name: str, split: Split, size: int) -> Source:
@@ -226,8 +230,8 @@ def _tfds(name: str, split: Split, size: int) -> Source:
         if first["label"].int64_list.value[0] >= 0:  # ImageNet's test has no labels
             break
     else:
-        there = ", ".join(builder.info.splits)
-        raise InputError(f"--data {name}: no labelled {split} split in {there}")
+        splits = ", ".join(builder.info.splits)
+        raise InputError(f"--data {name}: no labelled {split} split in {splits}")
 
     def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
         raw = records.__getitems__([int(n) for n in numbers])
@@ -242,22 +246,21 @@ def _tfds(name: str, split: Split, size: int) -> Source:
         labels = [e["label"].int64_list.value[0] for e in examples]
         return images, np.asarray(labels, np.int32)
 
-    # A copy can hold other bytes than the official set: CIFAR-10 as JPEG, not PNG.
-    jpeg = first["image"].bytes_list.value[0][:2] == b"\xff\xd8"
-    coding = "JPEG" if jpeg else "PNG"
+    # A copy can differ from the official set: CIFAR-10 as JPEG instead of PNG.
+    coding = CODINGS.get(first["image"].bytes_list.value[0][:2], "unknown")
     about = f"TFDS {builder.info.full_name}, {coding} images"
-    return Source(about, len(records), tuple(features["label"].names), fetch)
+    return Source(about, len(records), tuple(features["label"].names), fetch, about)
 
 
 def _tfds_builder(name: str) -> Any:
     """The builder of a prepared set; with TensorFlow installed, prepare it first."""
     import tensorflow_datasets as tfds
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # warns at every version
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # warns about versions
     try:
         builder = tfds.builder(name)
     except tfds.core.DatasetNotFoundError:
-        known = tfds.list_builders(with_community_datasets=False)  # others need a net
+        known = tfds.list_builders(with_community_datasets=False)  # no network
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
         raise InputError(f"--data {name}: {hint}") from None
@@ -295,7 +298,7 @@ def _tfds_builder(name: str) -> Any:
 def _decode_all(
     readers: Sequence[Callable[[], tuple[bytes, str]]], size: int
 ) -> Images:
-    """Read, decode and fit images on all cores (OpenCV releases the GIL)."""
+    """Read, decode and resize images on all cores (OpenCV releases the GIL)."""
     images = np.empty((len(readers), size, size, 3), np.uint8)
 
     def work(i: int) -> None:
@@ -308,12 +311,15 @@ def _decode_all(
 
 
 def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """One JPEG or PNG as RGB, fitted to size x size. InputError names a corrupt one."""
+    """An encoded image as RGB, resized and cropped to size x size.
+
+    Raises InputError, which contains `name`, if it cannot be decoded.
+    """
     image = None
-    if encoded:  # of nothing, OpenCV raises an error of its own
+    if encoded:  # OpenCV raises an error of its own for empty data
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
     if image is None:
-        raise InputError(f"{name}: not a whole image that can be decoded")
+        raise InputError(f"{name}: not an image that can be decoded")
     return _fit(image, size)
 
 
@@ -322,9 +328,9 @@ def _fit(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     short = min(height, width)
     if short != size:
-        way = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
+        method = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
         scaled = (round(width * size / short), round(height * size / short))
-        image = cv2.resize(image, scaled, interpolation=way)
+        image = cv2.resize(image, scaled, interpolation=method)
         height, width = image.shape[:2]
     top, left = (height - size) // 2, (width - size) // 2
     return image[top : top + size, left : left + size]

@@ -1,169 +1,185 @@
-"""AlexNet, as figure 2 of the paper draws it, and as its descendants changed it.
+"""AlexNet as figure 2 of the paper draws it, and the variants that followed.
 
 The two GPUs of 2012 are `groups=2`: conv2, conv4 and conv5 see the maps of their own
 GPU, conv3 and the fully-connected layers see all of them.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.models.layers import LRN, Conv, Dense, Dropout, Layer, Pool, activation
+from alexvgg_jax.models.layers import (
+    LRN,
+    Activations,
+    Conv,
+    Dense,
+    Dropout,
+    Layer,
+    Pool,
+    activation,
+)
+from alexvgg_jax.models.net import Net
 
-# What follows the convolution in layers 1 and 2: the activation, response normalisation
-# over maps (and over pixels), pooling.
-Order = Literal[
-    "act norm pool",  # the paper
-    "norm act pool",
-    "norm pool act",  # the program's layer 1; as the one above, after a maximum
-    "act norm spatial pool",  # the program's layer 2
-    "act pool norm",  # CaffeNet
-    "act pool",
-]
+# What can follow conv1 and conv2: the activation, response normalisation over maps
+# ("norm") and over pixels ("spatial"), and pooling.
+Step = Literal["act", "norm", "spatial", "pool"]
+Middle = Literal["conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 
-# (features, groups) of each layer: kernels or units of both towers together, and how
-# many groups of them see only their own part of the layer below.
+
+class Towers(NamedTuple):
+    """conv1 to fc7: the features of both towers together, and the groups."""
+
+    features: tuple[int, ...]
+    groups: tuple[int, ...]
+
+
 # fmt: off
 TOWERS = {
-    #           conv1    conv2     conv3     conv4     conv5     fc6        fc7
-    "joined": ((96, 1), (256, 2), (384, 1), (384, 2), (256, 2), (4096, 1), (4096, 1)),
-    "apart":  ((96, 1), (320, 2), (384, 2), (384, 2), (256, 2), (8192, 2), (4096, 2)),
-    "half":   ((48, 1), (128, 1), (192, 1), (192, 1), (256, 1), (4096, 1), (4096, 1)),
-    "one":    ((96, 1), (256, 1), (384, 1), (384, 1), (256, 1), (4096, 1), (4096, 1)),
+    #                 conv1 2    3    4    5    fc6   fc7
+    "joined": Towers((96, 256, 384, 384, 256, 4096, 4096), (1, 2, 1, 2, 2, 1, 1)),
+    "apart":  Towers((96, 320, 384, 384, 256, 8192, 4096), (1, 2, 2, 2, 2, 2, 2)),
+    "half":   Towers((48, 128, 192, 192, 256, 4096, 4096), (1, 1, 1, 1, 1, 1, 1)),
+    "one":    Towers((96, 256, 384, 384, 256, 4096, 4096), (1, 1, 1, 1, 1, 1, 1)),
 }
 # fmt: on
 
 
 @dataclass(frozen=True)
-class AlexNet:
-    """AlexNet §3.5: the eight layers of figure 2, their switches as fields.
+class AlexNet(Net):
+    """AlexNet §3.5: the eight layers of figure 2, with switches for its variants.
 
-    (224, 224, 3) or (227, 227, 3) -> (classes,): a 224 image is one with three rows and
-    columns of zeros at its end, as the original program reads it; Caffe's nets, which
-    `clip_windows`, take 227 to 230. Weights N(0, 0.01^2). AlexNet §5 biases: 1 in
-    conv2, conv4, conv5, fc6 and fc7, 0 elsewhere.
+    (224, 224, 3) or (227, 227, 3) -> (classes,). A 224 image is a 227 image with three
+    rows and columns of zeros at its end, as in the original program. Caffe's nets have
+    `clip_windows` and take 227 to 230. Weights start from N(0, 0.01^2). AlexNet §5
+    biases: 1 in conv2, conv4, conv5, fc6 and fc7, and 0 elsewhere.
 
-    Paper and program (`layers-145.cfg`) disagree: the program normalises layer 1 before
+    Paper and program (`layers-145.cfg`) disagree. The program normalises layer 1 before
     the ReLU, divides alpha by n, adds a normalisation over 5x5 pixels in layer 2, and
     draws conv3, conv4 and conv5 from N(0, 0.03^2). `alexnet-source` is the program.
-    `alexnet-small` is the paper's net for images of 32 pixels, on which the experiments
-    try its claims: a quarter of the kernels and units, 5x5/2 windows in conv1, and
-    wider deviations, for N(0, 0.01^2) into layers so narrow learns nothing at first.
+    `alexnet-small` is the paper's net for images of 32 pixels, which the experiments
+    use: a quarter of the kernels and units, 5x5/2 windows in conv1, and larger initial
+    weights, because N(0, 0.01^2) learns nothing at first in layers so narrow.
 
-    AlexNet §3.2: the `towers` are joined as in the paper; apart until fc8 (the
-    program's net 150, its fc7 inferred); half, one GPU with half the kernels except in
-    conv5 (145-half); or one tower with the kernels of both and no groups. AlexNet §7:
-    `without` leaves out a middle layer, but not the pooling behind it.
-    Raises InputError for 2/2 pooling behind 11/4 without conv2 or conv5, whose padding
-    it needs, and for `lrn_k` 0, which divides what is dark by nothing.
+    AlexNet §3.2, `towers`: "joined" as in the paper; "apart" until fc8 (the program's
+    net 150, with its fc7 inferred); "half", one GPU with half the kernels except in
+    conv5 (145-half); "one", one tower with the kernels of both and no groups. AlexNet
+    §7: `without` leaves out a middle layer, except its pooling.
+
+    Raises InputError for 2/2 pooling after an 11/4 conv1 without conv2 or conv5, whose
+    padding it needs, and for `lrn_k` 0, which would divide dark pixels by zero.
     """
 
-    classes: int = 1000
-    image_size: int = 224
-    width: float = 1.0  # times the kernels and units of every layer
-    classifier: float = 1.0  # times the units of fc6 and fc7 once more
-    conv1: Literal["11/4", "5/2"] = "11/4"  # size/stride
-    activation: Literal["relu", "tanh"] = "relu"
-    layer1: Order = "act norm pool"  # what follows conv1, "act pool" for no norm
-    layer2: Order = "act norm pool"  # what follows conv2
-    pooling: Literal["3/2", "2/2"] = "3/2"  # size/stride; 2/2 with net 147's padding
+    width: float = 1.0  # factor of the kernels and units of every layer
+    classifier: float = 1.0  # one more factor of the units of fc6 and fc7
+    conv1: tuple[int, int] = (11, 4)  # size and stride: 11 4, or 5 2 for small images
+    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # in this order
+    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # program: act norm spatial
+    pooling: tuple[int, int] = (3, 2)  # size and stride; 2 2 has net 147's padding
     lrn_alpha: float = 1e-4  # as in the formula; the program divides it by n = 5
-    lrn_k: float = 2.0  # Caffe's is 1
-    lrn_across_towers: bool = False  # whether windows cross from one GPU to the other
-    towers: Literal["joined", "apart", "half", "one"] = "joined"  # a row of TOWERS
-    without: Literal["nothing", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"] = (
-        "nothing"  # or a layer to leave out, with all that follows it but pooling
-    )
+    lrn_k: float = 2.0  # Caffe: 1
+    lrn_across_towers: bool = False  # let LRN windows cross from one GPU to the other
+    towers: Literal["joined", "apart", "half", "one"] = "joined"  # row of TOWERS
+    without: Middle | None = None  # a layer to leave out, with its activation and norm
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
-    inverted_dropout: bool = False  # Caffe's: scaled in training instead of in tests
-    middle_init: float = 0.01  # deviation in conv3, conv4 and conv5
-    hidden_init: float = 0.01  # deviation in fc6 and fc7
-    one: float = 1.0  # the bias that the paper sets to 1
-    clip_windows: bool = False  # conv1 drops a last window that the image does not fill
+    inverted_dropout: bool = False  # scale in training instead of in tests, as Caffe
+    middle_init: float = 0.01  # standard deviation in conv3, conv4 and conv5
+    hidden_init: float = 0.01  # standard deviation in fc6 and fc7
+    bias_init: float = 1.0  # in conv2, conv4, conv5, fc6 and fc7
+    clip_windows: bool = False  # drop conv1's last window where the image ends first
 
     def __post_init__(self) -> None:
-        padded = self.conv1 == "11/4" and self.pooling == "2/2"
-        if padded and self.without in ("conv2", "conv5"):
+        super().__post_init__()
+        if self._needs_padding() and self.without in ("conv2", "conv5"):
             raise InputError(
-                f"without {self.without}: not with pooling 2/2, whose map sizes need "
+                f"without {self.without}: not with pooling 2 2, whose map sizes need "
                 "the padding of that layer"
             )
+        for name in ("after_conv1", "after_conv2"):
+            if len(set(steps := getattr(self, name))) < len(steps):
+                raise InputError(f"{name} {' '.join(steps)}: each at most once")
         for name in ("lrn_k", "width", "classifier"):
             if getattr(self, name) <= 0:
                 raise InputError(f"{name} {getattr(self, name)}: above 0")
 
+    def _needs_padding(self) -> bool:
+        return self.conv1 == (11, 4) and self.pooling == (2, 2)
+
     def layers(self) -> tuple[Layer, ...]:
-        one, hidden, middle = self.one, self.hidden_init, self.middle_init
-        # Net 147's padding gives pooling of 2/2 the map sizes of 3/2, and conv1's 3
-        # pixels make those the same for either: 28 -> 16, 8, 4, 2.
-        small = self.conv1 == "5/2"
-        pad2, pad5 = (2, 1) if small or self.pooling == "3/2" else (1, 0)
-        features, groups = zip(*TOWERS[self.towers], strict=True)
-        scales = [self.width] * 5 + [self.width * self.classifier] * 2
-        features = [
-            max(2, 2 * round(scale * n / 2))
-            for scale, n in zip(scales, features, strict=True)
-        ]
-        size1, stride1 = map(int, self.conv1.split("/"))
-        pad1 = 3 if small else 0
-        ceil = not self.clip_windows
-        rows = (
-            Conv("conv1", features[0], size1, stride1, pad1, ceil=ceil),
-            *self._behind("1", self.layer1),
-            Conv("conv2", features[1], 5, 1, pad2, groups[1], bias=one),
-            *self._behind("2", self.layer2),
-            Conv("conv3", features[2], 3, 1, 1, groups[2], middle),
-            self._act("3"),
-            Conv("conv4", features[3], 3, 1, 1, groups[3], middle, one),
-            self._act("4"),
-            Conv("conv5", features[4], 3, 1, pad5, groups[4], middle, one),
-            self._act("5"),
-            self._pool("5"),
-            Dense("fc6", features[5], hidden, one, groups[5]),
-            self._act("6"),
-            Dropout("drop6", self.dropout, self.inverted_dropout),
-            Dense("fc7", features[6], hidden, one, groups[6]),
-            self._act("7"),
-            Dropout("drop7", self.dropout, self.inverted_dropout),
-            Dense("fc8", self.classes),
+        # Net 147's padding gives pooling of 2/2 the map sizes of 3/2. A 5/2 conv1 with
+        # 3 pixels of padding needs no such change: 28 -> 16, 8, 4, 2 with either.
+        pad1 = 3 if self.conv1 == (5, 2) else 0
+        pad2, pad5 = (1, 0) if self._needs_padding() else (2, 1)
+        features, groups = self._features(), TOWERS[self.towers].groups
+        size1, stride1 = self.conv1
+        bias, middle = self.bias_init, self.middle_init
+        conv1 = Conv(
+            "conv1", features[0], size1, stride1, pad1, ceil=not self.clip_windows
         )
-        if self.without == "nothing":
-            return rows
-        gone = self.without[-1]  # conv2, relu2 and norm2 go together
-        return tuple(r for r in rows if r.name[-1] != gone or isinstance(r, Pool))
-
-    def _behind(self, suffix: str, order: Order) -> list[Layer]:
-        split = self.towers in ("joined", "apart") and not self.lrn_across_towers
-        norm = LRN("norm" + suffix, 5, self.lrn_alpha, 0.75, self.lrn_k, 1 + split)
-        spatial = LRN("spatial" + suffix, 5, 1e-3 / 25, 0.75, 1.0, over="pixels")
-        rows: dict[str, Layer] = {
-            "act": self._act(suffix),
-            "norm": norm,
-            "spatial": spatial,
-            "pool": self._pool(suffix),
+        conv2 = Conv("conv2", features[1], 5, 1, pad2, groups[1], bias_init=bias)
+        conv3 = Conv("conv3", features[2], 3, 1, 1, groups[2], init=middle)
+        conv4 = Conv(
+            "conv4", features[3], 3, 1, 1, groups[3], init=middle, bias_init=bias
+        )
+        conv5 = Conv(
+            "conv5", features[4], 3, 1, pad5, groups[4], init=middle, bias_init=bias
+        )
+        blocks: dict[str, tuple[Layer, ...]] = {
+            "conv1": (conv1, *self._after("1", self.after_conv1)),
+            "conv2": (conv2, *self._after("2", self.after_conv2)),
+            "conv3": (conv3, activation(self.activation, "3")),
+            "conv4": (conv4, activation(self.activation, "4")),
+            "conv5": (conv5, *self._after("5", ("act", "pool"))),
+            "fc6": self._hidden("6", features[5], groups[5]),
+            "fc7": self._hidden("7", features[6], groups[6]),
+            "fc8": (Dense("fc8", self.classes),),
         }
-        return [rows[word] for word in order.split()]
+        return tuple(
+            layer
+            for name, block in blocks.items()
+            for layer in block
+            if name != self.without or isinstance(layer, Pool)
+        )
 
-    def _act(self, suffix: str) -> Layer:
-        return activation(self.activation, suffix)
+    def _features(self) -> list[int]:
+        """The kernels or units of conv1 to fc7, an even number each."""
+        dense = self.width * self.classifier
+        factors = [self.width] * 5 + [dense] * 2
+        return [
+            max(2, 2 * round(factor * count / 2))
+            for factor, count in zip(factors, TOWERS[self.towers].features, strict=True)
+        ]
 
-    def _pool(self, suffix: str) -> Layer:
-        size, stride = map(int, self.pooling.split("/"))
-        return Pool("pool" + suffix, size, stride)
+    def _after(self, suffix: str, steps: tuple[Step, ...]) -> list[Layer]:
+        two_towers = self.towers in ("joined", "apart")
+        groups = 2 if two_towers and not self.lrn_across_towers else 1
+        layers: dict[Step, Layer] = {
+            "act": activation(self.activation, suffix),
+            "norm": LRN("norm" + suffix, 5, self.lrn_alpha, 0.75, self.lrn_k, groups),
+            "spatial": LRN("spatial" + suffix, 5, 1e-3 / 25, 0.75, 1.0, over="pixels"),
+            "pool": Pool("pool" + suffix, *self.pooling),
+        }
+        return [layers[step] for step in steps]
+
+    def _hidden(self, suffix: str, units: int, groups: int) -> tuple[Layer, ...]:
+        init, bias = self.hidden_init, self.bias_init
+        return (
+            Dense("fc" + suffix, units, groups, init=init, bias_init=bias),
+            activation(self.activation, suffix),
+            Dropout("drop" + suffix, self.dropout, self.inverted_dropout),
+        )
 
 
 @dataclass(frozen=True)
-class OneWeirdTrick:
-    """One weird trick: AlexNet in one tower and without LRN, as torchvision ships it.
+class OneWeirdTrick(Net):
+    """One weird trick: AlexNet in one tower and without LRN, as in torchvision.
 
-    (224, 224, 3) -> (classes,). Dropout stands before the layers whose inputs it drops.
-    Weights N(0, 0.01^2), biases 0.
+    (224, 224, 3) -> (classes,). Dropout comes before fc6 and fc7. Weights start from
+    N(0, 0.01^2), biases from 0.
     """
 
-    classes: int = 1000
-    image_size: int = 224
-    activation: Literal["relu", "tanh"] = "relu"
-    dropout: float = 0.5
+    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    dropout: float = 0.5  # the probability to drop an input of fc6 and fc7
 
     def layers(self) -> tuple[Layer, ...]:
         return (
@@ -198,7 +214,7 @@ CAFFE = AlexNet(
     lrn_across_towers=True,
     inverted_dropout=True,
     hidden_init=0.005,
-    one=0.1,
+    bias_init=0.1,
     clip_windows=True,
 )
 
@@ -208,19 +224,22 @@ VARIANTS = {
         classes=10,
         image_size=28,
         width=0.25,
-        conv1="5/2",
+        conv1=(5, 2),
         middle_init=0.06,
         hidden_init=0.04,
     ),
     "alexnet-source": AlexNet(
-        layer1="norm pool act",
-        layer2="act norm spatial pool",
+        after_conv1=("norm", "pool", "act"),
+        after_conv2=("act", "norm", "spatial", "pool"),
         lrn_alpha=1e-4 / 5,
         middle_init=0.03,
     ),
     "alexnet-caffe": CAFFE,
     "alexnet-caffenet": replace(
-        CAFFE, layer1="act pool norm", layer2="act pool norm", one=1.0
+        CAFFE,
+        after_conv1=("act", "pool", "norm"),
+        after_conv2=("act", "pool", "norm"),
+        bias_init=1.0,
     ),
     "alexnet-owt": OneWeirdTrick(),
 }

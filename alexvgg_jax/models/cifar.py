@@ -1,24 +1,34 @@
 """The CIFAR-10 nets of the original program (`example-layers/`, `layers-cifar/`).
 
-Their deviations are those of the files; their rates and decays are in `config.RECIPES`.
+The standard deviations of their weights are those of the files. `recipes` has their
+learning rates and decays.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
-from alexvgg_jax.models.layers import LRN, Conv, Dense, Layer, Local, Pool, activation
+from alexvgg_jax.models.layers import (
+    LRN,
+    Activations,
+    Conv,
+    Dense,
+    Layer,
+    Local,
+    Pool,
+    activation,
+)
+from alexvgg_jax.models.net import FromData, Net
 
 
 @dataclass(frozen=True)
-class FiveLayers:
+class FiveLayers(Net):
     """cuda-convnet 80sec: `layers-80sec.cfg`, "26% error in 80 seconds".
 
     (32, 32, 3) -> (classes,).
     """
 
-    classes: int = 10
-    image_size: int = 32
-    activation: Literal["relu", "tanh"] = "relu"
+    classes: FromData = 10
+    image_size: FromData = 32
+    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
 
     def layers(self) -> tuple[Layer, ...]:
         return (
@@ -30,22 +40,22 @@ class FiveLayers:
 
 
 @dataclass(frozen=True)
-class FourLayers:
+class FourLayers(Net):
     """cuda-convnet 19pct: `layers-19pct.cfg`, three convolutions and one softmax.
 
     (32, 32, 3) -> (classes,); cuda-convnet 19pct translations: 24 pixels. AlexNet §3.1:
-    the net of figure 1 has four layers too, which the paper does not print; it is taken
-    for this one. cuda-convnet 18pct: `lrn` normalises over 3x3 pixels behind pool1 and
+    the net of figure 1 has four layers too. The paper does not print them, so this net
+    stands for it. cuda-convnet 18pct: `lrn` normalises over 3x3 pixels after pool1 and
     pool2 (`layers-18pct.cfg`).
     """
 
-    classes: int = 10
-    image_size: int = 32
-    activation: Literal["relu", "tanh"] = "relu"
-    lrn: bool = False
+    classes: FromData = 10
+    image_size: FromData = 32
+    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    lrn: bool = False  # response normalisation over 3x3 pixels
 
     def layers(self) -> tuple[Layer, ...]:
-        rows = (
+        layers = (
             Conv("conv1", 32, 5, pad=2, init=0.0001),
             activation(self.activation, "1"),
             Pool("pool1"),
@@ -59,26 +69,26 @@ class FourLayers:
             Pool("pool3", kind="average"),
             Dense("fc10", self.classes, init=0.01),
         )
-        return tuple(row for row in rows if self.lrn or not isinstance(row, LRN))
+        return tuple(x for x in layers if self.lrn or not isinstance(x, LRN))
 
 
 @dataclass(frozen=True)
-class ConvLocal:
+class ConvLocal(Net):
     """cuda-convnet 13pct: `layers-conv-local-13pct.cfg`, two of its layers local.
 
     (24, 24, 3) -> (classes,). cuda-convnet 12pct: the same layers. cuda-convnet 11pct:
-    `lrn` normalises over 9 maps, behind pool1 and before pool2, and `local3` has 64
+    `lrn` normalises over 9 maps, after pool1 and before pool2, and `local3` has 64
     kernels (`layers-conv-local-11pct.cfg`). AlexNet §3.3 CIFAR-10: `lrn` alone.
     """
 
-    classes: int = 10
-    image_size: int = 24
-    activation: Literal["relu", "tanh"] = "relu"
-    lrn: bool = False
+    classes: FromData = 10
+    image_size: FromData = 24
+    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    lrn: bool = False  # response normalisation over 9 maps
     local3: int = 32  # kernels at each position of the first local layer
 
     def layers(self) -> tuple[Layer, ...]:
-        rows = (
+        layers = (
             Conv("conv1", 64, 5, pad=2, init=0.0001),
             activation(self.activation, "1"),
             Pool("pool1"),
@@ -93,7 +103,7 @@ class ConvLocal:
             activation(self.activation, "4"),
             Dense("fc10", self.classes, init=0.01),
         )
-        return tuple(row for row in rows if self.lrn or not isinstance(row, LRN))
+        return tuple(x for x in layers if self.lrn or not isinstance(x, LRN))
 
 
 VARIANTS = {
@@ -102,5 +112,4 @@ VARIANTS = {
     "cifar-18pct": FourLayers(lrn=True),
     "cifar-13pct": ConvLocal(),
     "cifar-11pct": ConvLocal(lrn=True, local3=64),
-    "figure1": FourLayers(),
 }

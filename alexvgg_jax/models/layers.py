@@ -1,26 +1,25 @@
-"""The layers of both papers as rows: what a network is, and what each layer computes.
+"""The layers of both papers, each a pure function `layer(params, x)`.
 
-A network is a tuple of rows such as `Conv("conv1", 96, 11, stride=4)`. A row knows its
-output shape (`output`) and computes it (`__call__`, inside a Linen compact method,
-where `_Parameters` are found by the row's name). Images are NHWC, kernels HWIO.
+A network is a tuple of layers such as `Conv("conv1", 96, 11, stride=4)`. A layer states
+its output shape, its parameters, its cost and how devices share it. It holds no arrays.
+Images are NHWC, kernels HWIO.
 
 Windows follow the rule of the original program (`layer.py`, LocalLayerParser): as many
-as it takes to cover the image, the last one reading past the right and bottom border.
-So a 224 image gives AlexNet's conv1 55 windows, as a 227 image does.
+as cover the image, and the last one reads zeros beyond the right and bottom border. A
+224 image therefore gives AlexNet's conv1 55 windows, as a 227 image does.
 """
 
-import functools
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import lax
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -37,35 +36,69 @@ from alexvgg_jax.models.operations import (
 )
 
 Shape = tuple[int, ...]  # one image's activations: (height, width, maps) or (units,)
+LayerParams = Mapping[str, Array]  # "kernel" and "bias", or nothing
 Init = float | Literal["glorot"]  # deviation of N(0, std^2), or Glorot's uniform
+Activations = Literal["relu", "tanh"]
 
 
-@runtime_checkable
-class Layer(Protocol):
+@dataclass(frozen=True)
+class Layer:
+    """A layer without parameters that keeps the shape; the others override this."""
+
+    name: str
+
+    def output(self, shape: Shape) -> Shape:
+        """The shape of one image's output. InputError if the input is too small."""
+        return shape
+
+    def param_shapes(self, shape: Shape) -> dict[str, Shape]:
+        """The shapes of the parameters for an input of `shape`."""
+        return {}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        """Multiplications of one image in convolutions and matrix products."""
+        return 0
+
     @property
-    def name(self) -> str: ...
+    def window(self) -> tuple[int, int] | None:
+        """Size and stride in pixels, or None if an output sees the whole image."""
+        return 1, 1
 
-    def output(self, shape: Shape) -> Shape: ...
+    def fixes_image_size(self, shape: Shape) -> bool:
+        """Whether each position of the input has weights of its own."""
+        return False
 
-    def __call__(self, x: Array, *, train: bool, key: PRNGKeyArray | None) -> Array: ...
+    def share(self, devices: int) -> "Layer":
+        """The part that each of `devices` computes if they split the maps."""
+        return self
 
+    def param_specs(self, axis: str) -> dict[str, P]:
+        """How the parameters lie over the mesh axis that splits the maps."""
+        return {}
 
-class _Parameters(nn.Module):
-    kernel_shape: Shape
-    kernel_init: nn.initializers.Initializer
-    bias_shape: Shape
-    bias_init: nn.initializers.Initializer
+    def __call__(
+        self,
+        params: LayerParams,
+        x: Float[Array, "batch ..."],
+        *,
+        train: bool,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "..."]:
+        """The batch after this layer. Only dropout depends on `train` and `key`."""
+        return self.forward(params, x)
 
-    @nn.compact
-    def __call__(self) -> tuple[Array, Array]:
-        kernel = self.param("kernel", self.kernel_init, self.kernel_shape, jnp.float32)
-        return kernel, self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        raise NotImplementedError
 
 
 def draw_kernel(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -> Array:
-    """N(0, init^2) or Glorot's uniform, [..., inputs, outputs]. Drawn as a matrix: the
-    same numbers, of which XLA compiles the program twice as fast (CPU); its columns,
-    that devices which split the outputs draw no more than their own."""
+    """A kernel [..., inputs, outputs] from N(0, init^2) or Glorot's uniform.
+
+    It is drawn as a matrix: the numbers are the same, and XLA compiles it twice as fast
+    (CPU). Each device then draws only the outputs that it holds.
+    """
     matrix = (math.prod(shape[:-1]), shape[-1])
     if init == "glorot":
         *window, inputs, outputs = shape
@@ -74,40 +107,51 @@ def draw_kernel(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -
     return init * jax.random.normal(key, matrix, dtype).reshape(shape)
 
 
-def parameters(
-    row: "Conv | Local | Dense | SlidingDense", x: Array, kernel: Shape, bias: Shape
-) -> tuple[Array, Array]:
-    """The row's kernel, from N(0, init^2) or Glorot's uniform, and its constant bias:
-    float32, and as the input where they are used."""
-    draw = functools.partial(draw_kernel, row.init)
-    constant = nn.initializers.constant(row.bias)
-    drawn = _Parameters(kernel, draw, bias, constant, name=row.name)()
-    drawn_kernel, drawn_bias = drawn
-    return drawn_kernel.astype(x.dtype), drawn_bias.astype(x.dtype)
-
-
-def _with_parameters(
-    row: "Conv | Local | Dense | SlidingDense", x: Array, kernel: Shape, bias: Shape
-) -> tuple[Array, ...]:
-    return computed_once(x, *parameters(row, x, kernel, bias))
+def cast_params(params: LayerParams, x: Array) -> tuple[Array, Array]:
+    """Kernel and bias in the input's dtype."""
+    return params["kernel"].astype(x.dtype), params["bias"].astype(x.dtype)
 
 
 @dataclass(frozen=True)
-class Conv:
+class Weighted(Layer):
+    """A layer with a kernel and a bias, and `features` maps or units of output."""
+
+    features: int
+    init: Init = field(default=0.01, kw_only=True)
+    bias_init: float = field(default=0.0, kw_only=True)
+
+    def multiply_adds(self, shape: Shape) -> int:
+        positions = math.prod(self.output(shape)[:-1])
+        return positions * math.prod(self.param_shapes(shape)["kernel"])
+
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        x, kernel, bias = computed_once(x, *cast_params(params, x))
+        return add_bias(self.product(x, kernel), bias)
+
+    def product(self, x: Array, kernel: Array) -> Array:
+        """The output without the bias."""
+        raise NotImplementedError
+
+
+def _positions(shape: Shape, size: int, stride: int, pad: int = 0) -> Shape:
+    """How many windows cover an image, down and across."""
+    return tuple(windows(n, size, stride, pad)[0] for n in shape[:2])
+
+
+@dataclass(frozen=True)
+class Conv(Weighted):
     """AlexNet §3.2: convolution plus bias. (H, W, C) -> (H', W', features).
 
-    With `groups=2` each half of the kernels sees only its own half of the input maps,
-    the kernels "of its own GPU".
+    With `groups=2` each half of the kernels sees only its half of the input maps, which
+    is the half of its GPU. With `ceil=False` (Caffe) only complete windows count.
     """
 
-    name: str
-    features: int
-    size: int
+    size: int = 3
     stride: int = 1
     pad: int = 0
     groups: int = 1
-    init: Init = 0.01
-    bias: float = 0.0
     ceil: bool = True
 
     def _windows(self, n: int) -> tuple[int, int]:
@@ -117,178 +161,196 @@ class Conv:
         height, width, _ = shape
         return self._windows(height)[0], self._windows(width)[0], self.features
 
-    def __call__(
-        self,
-        x: Float[Array, "batch height width maps"],
-        *,
-        train: bool,
-        key: PRNGKeyArray | None,
+    def param_shapes(self, shape: Shape) -> dict[str, Shape]:
+        seen = shape[-1] // self.groups
+        kernel = (self.size, self.size, seen, self.features)
+        return {"kernel": kernel, "bias": (self.features,)}
+
+    @property
+    def window(self) -> tuple[int, int]:
+        return self.size, self.stride
+
+    def share(self, devices: int) -> "Layer":
+        return _split_features(self, devices)
+
+    def param_specs(self, axis: str) -> dict[str, P]:
+        return {"kernel": P(None, None, None, axis), "bias": P(axis)}
+
+    def product(
+        self, x: Float[Array, "batch height width maps"], kernel: Array
     ) -> Float[Array, "batch rows columns {self.features}"]:
-        shape = (self.size, self.size, x.shape[3] // self.groups, self.features)
-        x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         pads = [(self.pad, self._windows(n)[1]) for n in x.shape[1:3]]
-        return add_bias(convolve(x, kernel, self.stride, pads, self.groups), bias)
+        return convolve(x, kernel, self.stride, pads, self.groups)
 
 
 @dataclass(frozen=True)
-class Local:
-    """cuda-convnet 13pct: a convolution whose every position has kernels of its own.
+class Local(Weighted):
+    """cuda-convnet 13pct: a convolution with separate kernels at every position.
 
-    (H, W, C) -> (H', W', features), stride 1. `layer.py`, LocalUnsharedLayerParser: a
-    bias for each position and kernel too.
+    (H, W, C) -> (H', W', features), stride 1. Each position and kernel has a bias too
+    (`layer.py`, LocalUnsharedLayerParser).
     """
 
-    name: str
-    features: int
-    size: int
+    size: int = 3
     pad: int = 0
-    init: float = 0.01
-    bias: float = 0.0
 
     def output(self, shape: Shape) -> Shape:
-        height, width, _ = shape
-        rows, columns = (windows(n, self.size, 1, self.pad)[0] for n in (height, width))
-        return rows, columns, self.features
+        return (*_positions(shape, self.size, 1, self.pad), self.features)
 
-    def __call__(
-        self,
-        x: Float[Array, "batch height width maps"],
-        *,
-        train: bool,
-        key: PRNGKeyArray | None,
+    def param_shapes(self, shape: Shape) -> dict[str, Shape]:
+        rows, columns, features = output = self.output(shape)
+        seen = self.size**2 * shape[-1]
+        return {"kernel": (rows, columns, seen, features), "bias": output}
+
+    def multiply_adds(self, shape: Shape) -> int:
+        return math.prod(self.param_shapes(shape)["kernel"])
+
+    @property
+    def window(self) -> tuple[int, int]:
+        return self.size, 1
+
+    def fixes_image_size(self, shape: Shape) -> bool:
+        return True
+
+    def product(
+        self, x: Float[Array, "batch height width maps"], kernel: Array
     ) -> Float[Array, "batch rows columns {self.features}"]:
-        rows, columns, features = self.output(x.shape[1:])
-        seen = self.size**2 * x.shape[3]  # by one kernel: rows, columns, maps
-        x, kernel, bias = _with_parameters(
-            self, x, (rows, columns, seen, features), (rows, columns, features)
-        )
+        rows, columns, _ = self.output(x.shape[1:])
         pad = (self.pad, self.pad)
         padded = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
         taps = itertools.product(range(self.size), repeat=2)
-        seen_here = [padded[:, i : i + rows, j : j + columns] for i, j in taps]
-        patches = jnp.concatenate(seen_here, axis=3)
-        return add_bias(jnp.einsum("nrci,rcif->nrcf", patches, kernel), bias)
+        shifted = [padded[:, i : i + rows, j : j + columns] for i, j in taps]
+        patches = jnp.concatenate(shifted, axis=3)
+        return jnp.einsum("nrci,rcif->nrcf", patches, kernel)
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Weighted):
     """AlexNet §3.5: fully-connected layer. Flattens (H, W, C) -> (features,).
 
-    With `groups=2` each half of the units sees only its own half of the input maps.
+    With `groups=2` each half of the units sees only its half of the input maps.
     """
 
-    name: str
-    features: int
-    init: Init = 0.01
-    bias: float = 0.0
     groups: int = 1
 
     def output(self, shape: Shape) -> Shape:
         return (self.features,)
 
-    def __call__(
-        self, x: Float[Array, "batch ..."], *, train: bool, key: PRNGKeyArray | None
+    def param_shapes(self, shape: Shape) -> dict[str, Shape]:
+        kernel = (math.prod(shape) // self.groups, self.features)
+        return {"kernel": kernel, "bias": (self.features,)}
+
+    @property
+    def window(self) -> None:
+        return None
+
+    def fixes_image_size(self, shape: Shape) -> bool:
+        return len(shape) == 3
+
+    def share(self, devices: int) -> "Layer":
+        return _split_features(self, devices)
+
+    def param_specs(self, axis: str) -> dict[str, P]:
+        return {"kernel": P(None, axis), "bias": P(axis)}
+
+    def product(
+        self, x: Float[Array, "batch ..."], kernel: Array
     ) -> Float[Array, "batch {self.features}"]:
         seen = math.prod(x.shape[1:]) // self.groups
-        shape = (seen, self.features)
-        x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         if self.groups == 1:
-            return add_bias(multiply(x.reshape(len(x), seen), kernel), bias)
+            return multiply(x.reshape(len(x), seen), kernel)
         maps = x.shape[-1] // self.groups
         halves = x.reshape(len(x), seen // maps, self.groups, maps)
         halves = halves.swapaxes(1, 2).reshape(len(x), self.groups, seen)
         kernels = kernel.reshape(seen, self.groups, self.features // self.groups)
         y = jnp.einsum("ngi,igf->ngf", halves, kernels)
-        return add_bias(y.reshape(len(x), self.features), bias)
+        return y.reshape(len(x), self.features)
 
 
 @dataclass(frozen=True)
-class SlidingDense:
+class SlidingDense(Weighted):
     """VGG §3.2: a fully-connected layer as a convolution over an image of any size.
 
-    (H, W, C) -> (H - size + 1, W - size + 1, features): what `Dense` computes of every
+    (H, W, C) -> (H - size + 1, W - size + 1, features): the output of `Dense` at every
     `size` x `size` window, with the same parameters.
     """
 
-    name: str
-    features: int
-    size: int
-    init: Init = 0.01
-    bias: float = 0.0
+    size: int = 1
 
     def output(self, shape: Shape) -> Shape:
-        height, width, _ = shape
-        rows, columns = (windows(n, self.size, 1)[0] for n in (height, width))
-        return rows, columns, self.features
+        return (*_positions(shape, self.size, 1), self.features)
 
-    def __call__(
-        self,
-        x: Float[Array, "batch height width maps"],
-        *,
-        train: bool,
-        key: PRNGKeyArray | None,
+    def param_shapes(self, shape: Shape) -> dict[str, Shape]:
+        kernel = (self.size**2 * shape[-1], self.features)
+        return {"kernel": kernel, "bias": (self.features,)}
+
+    @property
+    def window(self) -> tuple[int, int]:
+        return self.size, 1
+
+    def product(
+        self, x: Float[Array, "batch height width maps"], kernel: Array
     ) -> Float[Array, "batch rows columns {self.features}"]:
-        shape = (self.size**2 * x.shape[3], self.features)
-        x, kernel, bias = _with_parameters(self, x, shape, (self.features,))
         kernel = kernel.reshape(self.size, self.size, x.shape[3], self.features)
-        return add_bias(convolve(x, kernel), bias)
+        return convolve(x, kernel)
+
+
+def _split_features(layer: Conv | Dense, devices: int) -> Layer:
+    if layer.features % devices:
+        raise InputError(
+            f"{layer.name}: {layer.features} units do not divide over {devices} devices"
+        )
+    return replace(layer, features=layer.features // devices, groups=1)
 
 
 @dataclass(frozen=True)
-class GlobalAverage:
+class GlobalAverage(Layer):
     """VGG §3.2: the mean over all positions. (H, W, C) -> (C,)."""
-
-    name: str
 
     def output(self, shape: Shape) -> Shape:
         return shape[-1:]
 
-    def __call__(
-        self,
-        x: Float[Array, "batch height width maps"],
-        *,
-        train: bool,
-        key: PRNGKeyArray | None,
+    @property
+    def window(self) -> None:
+        return None
+
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch maps"]:
         return x.mean(axis=(1, 2))
 
 
+FUNCTIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+
+
 @dataclass(frozen=True)
-class Activation:
+class Activation(Layer):
     """AlexNet §3.1: an elementwise non-linearity. Keeps the shape."""
 
-    name: str
-    function: Callable[[Array], Array]
+    function: Activations
 
-    def output(self, shape: Shape) -> Shape:
-        return shape
-
-    def __call__(
-        self, x: Float[Array, "..."], *, train: bool, key: PRNGKeyArray | None
-    ) -> Float[Array, "..."]:
-        return self.function(x)
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch ..."]
+    ) -> Float[Array, "batch ..."]:
+        return FUNCTIONS[self.function](x)
 
 
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
-
-
-def activation(function: str, suffix: str) -> Activation:
-    """The row named `function + suffix`, such as relu1."""
-    return Activation(function + suffix, ACTIVATIONS[function])
+def activation(function: Activations, suffix: str) -> Activation:
+    """The activation named `function + suffix`, such as relu1."""
+    return Activation(function + suffix, function)
 
 
 @dataclass(frozen=True)
-class LRN:
+class LRN(Layer):
     """AlexNet §3.3: local response normalisation. Keeps the shape.
 
-    b_i = a_i / (k + alpha * sum_j a_j^2)^beta, the sum over the `size` maps around i
-    that exist, or `over` the `size` x `size` pixels around i in its own map. `groups=2`
+    b_i = a_i / (k + alpha * sum_j a_j^2)^beta. The sum runs over the `size` maps around
+    map i, or over the `size` x `size` pixels around each pixel of one map. `groups=2`
     keeps the windows within each GPU's half of the maps. The original program divides
-    its alpha by the pixels or maps in a window; the paper's formula, and this, do not.
-    Computed in float32 whatever the input.
+    alpha by the number of maps or pixels in a window; the paper's formula and this
+    layer do not. The layer computes in float32.
     """
 
-    name: str
     size: int = 5
     alpha: float = 1e-4
     beta: float = 0.75
@@ -296,15 +358,15 @@ class LRN:
     groups: int = 1
     over: Literal["maps", "pixels"] = "maps"
 
-    def output(self, shape: Shape) -> Shape:
-        return shape
+    @property
+    def window(self) -> tuple[int, int]:
+        return (self.size, 1) if self.over == "pixels" else (1, 1)
 
-    def __call__(
-        self,
-        x: Float[Array, "batch height width maps"],
-        *,
-        train: bool,
-        key: PRNGKeyArray | None,
+    def share(self, devices: int) -> "Layer":
+        return replace(self, groups=max(self.groups // devices, 1))
+
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch height width maps"]:
         halves = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
         halves = halves.astype(jnp.float32)
@@ -315,30 +377,26 @@ class LRN:
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Layer):
     """AlexNet §3.4: max or average pooling, overlapping if size > stride.
 
-    (H, W, C) -> (H', W', C). A window that reads past the border ignores what is not
-    there: the average divides by the pixels it saw (`conv_util.cuh`, AvgPooler).
+    (H, W, C) -> (H', W', C). A window that reads beyond the border ignores the missing
+    pixels: the average divides by the pixels it saw (`conv_util.cuh`, AvgPooler).
     """
 
-    name: str
     size: int = 3
     stride: int = 2
     kind: Literal["max", "average"] = "max"
 
     def output(self, shape: Shape) -> Shape:
-        height, width, maps = shape
-        rows, _ = windows(height, self.size, self.stride)
-        columns, _ = windows(width, self.size, self.stride)
-        return rows, columns, maps
+        return (*_positions(shape, self.size, self.stride), shape[-1])
 
-    def __call__(
-        self,
-        x: Float[Array, "batch height width maps"],
-        *,
-        train: bool,
-        key: PRNGKeyArray | None,
+    @property
+    def window(self) -> tuple[int, int]:
+        return self.size, self.stride
+
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch rows columns maps"]:
         if self.kind == "max":
             return max_pool(x, self.size, self.stride)
@@ -354,14 +412,13 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Layer):
     """AlexNet §4.2: training sets each unit to zero with probability `rate`.
 
-    The original multiplies by 1 - rate in tests; `inverted` (Caffe's way) divides by
-    it in training instead, which leaves tests alone. Keeps the shape.
+    The original multiplies by 1 - rate in tests. With `inverted` (Caffe) training
+    divides by 1 - rate instead, and tests change nothing. Keeps the shape.
     """
 
-    name: str
     rate: float = 0.5
     inverted: bool = False
 
@@ -369,12 +426,14 @@ class Dropout:
         if not 0 <= self.rate < 1:
             raise InputError(f"{self.name}: dropout {self.rate}: from 0 to below 1")
 
-    def output(self, shape: Shape) -> Shape:
-        return shape
-
     def __call__(
-        self, x: Float[Array, "..."], *, train: bool, key: PRNGKeyArray | None
-    ) -> Float[Array, "..."]:
+        self,
+        params: LayerParams,
+        x: Float[Array, "batch ..."],
+        *,
+        train: bool,
+        key: PRNGKeyArray | None,
+    ) -> Float[Array, "batch ..."]:
         keep = 1 - self.rate
         if not train:
             return x if self.inverted else x * keep

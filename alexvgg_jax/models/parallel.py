@@ -1,22 +1,23 @@
-"""Model parallelism: one net's layers over the devices of a mesh, the same numbers.
+"""Model parallelism: the layers of one net on several devices, with the same numbers.
 
-AlexNet §3.2: two towers. Each of two devices has the same images and half of the
-kernels and units, and so half of every layer's maps. A layer that sees the maps of both
-gathers them (conv3, fc6, fc7), and the last adds the logits that the units of each
-make, which moves fewer bytes than gathering the units. Nothing else is exchanged.
+AlexNet §3.2: two towers. Each of two devices has the same images, half of the kernels
+and units, and therefore half of every layer's maps. A layer that sees the maps of both
+gathers them first (conv3, fc6, fc7). For the last layer each device multiplies its own
+units, and the logits are added, which moves fewer bytes than gathering the units. There
+is no other exchange.
 
-One weird trick: the devices of a group have their own images in the convolutions, whose
-parameters are few, and their own units in the fully-connected layers, whose parameters
-are nine tenths of all. They gather what the convolutions made of everyone's images,
-then each hidden layer's units; each gets back the logits of its own images. (The
-paper's scheme a, whose broadcasts are one collective here.)
+One weird trick: the devices of a group have their own images in the convolutions, which
+have few parameters, and their own units in the fully-connected layers, which have nine
+tenths of all parameters. They gather the convolutions' output for the images of all,
+then the units of each hidden layer. Each gets back the logits of its own images. (This
+is the paper's scheme a, with one collective in place of its broadcasts.)
 
-What is gathered in the forward pass is scattered and summed in the backward pass.
+The backward pass scatters and sums what the forward pass gathers.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
@@ -27,31 +28,38 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from alexvgg_jax.config import Compute
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.mesh import DATA, MODEL, TOWER
-from alexvgg_jax.models import Features, Model, Network, Params, row_key
 from alexvgg_jax.models.layers import (
     LRN,
     Conv,
     Dense,
     Dropout,
     Layer,
+    LayerParams,
     Shape,
-    parameters,
+    cast_params,
 )
-from alexvgg_jax.models.operations import (
-    add_bias_defined,
-    computed_once,
-    multiply,
+from alexvgg_jax.models.net import (
+    Compute,
+    Features,
+    Net,
+    Params,
+    layer_key,
+    run_layers,
 )
+from alexvgg_jax.models.operations import add_bias_defined, computed_once, multiply
+
+# Mesh axes.
+DATA = "data"  # each device has its own images
+TOWER = "tower"  # two devices have the same images, and one tower of AlexNet each
+MODEL = "model"  # each device has its own images and its own fully-connected units
 
 Specs = dict[str, dict[str, P]]  # layer -> {"kernel", "bias"}
 
 
 @runtime_checkable
 class Apply(Protocol):
-    """`Model.apply`, on whatever devices."""
+    """`Net.apply` on any devices."""
 
     def __call__(
         self,
@@ -63,11 +71,11 @@ class Apply(Protocol):
     ) -> tuple[Float[Array, "batch *output"], Features]: ...
 
 
-def apply_on(net: Model, mesh: Mesh) -> Apply:
-    """`net.apply`, its layers spread over the `tower` or `model` axis of `mesh`.
+def apply_on(net: Net, mesh: Mesh) -> Apply:
+    """`net.apply` with its layers spread over the `tower` or `model` axis of `mesh`.
 
-    Raises InputError for a net without towers, or without hidden fully-connected
-    layers whose units divide.
+    Raises InputError for a net without towers, or without hidden fully-connected layers
+    whose units divide.
     """
     if TOWER in mesh.axis_names:
         return _in_towers(net, mesh)
@@ -76,97 +84,82 @@ def apply_on(net: Model, mesh: Mesh) -> Apply:
     return net.apply
 
 
-def param_shardings(net: Model, mesh: Mesh) -> dict[str, dict[str, NamedSharding]]:
-    """Where the parameters of `net` lie for `apply_on`. Raises what that raises."""
+def param_shardings(net: Net, mesh: Mesh) -> dict[str, dict[str, NamedSharding]]:
+    """How the parameters of `net` lie for `apply_on`. Raises what that raises."""
     params = net.param_shapes()
     specs = {layer: {part: P() for part in parts} for layer, parts in params.items()}
     if TOWER in mesh.axis_names:
         specs |= _specs(_tower(net), TOWER)
     if MODEL in mesh.axis_names:
-        specs |= _specs(_share(net, mesh), MODEL)
+        specs |= _specs(_classifier(net, mesh), MODEL)
     return jax.tree.map(partial(NamedSharding, mesh), specs)
 
 
-def exchanged(net: Model, mesh: Mesh) -> dict[str, int]:
-    """Which layers need something of all the devices of `tower` or `model`, and how
-    many numbers of an image: the layer's input, or the last layer's sums."""
+def exchanged(net: Net, mesh: Mesh) -> dict[str, int]:
+    """Layer -> numbers per image that the devices of `tower` or `model` exchange: the
+    layer's input, or the sums of the last layer."""
     if TOWER in mesh.axis_names:
         parts, first = _tower(net), 0
     elif MODEL in mesh.axis_names:
-        parts, first = _share(net, mesh), _place_of_classifier(net)
+        parts, first = _classifier(net, mesh), _classifier_start(net)
     else:
         return {}
-    shapes = {"": net.input_shape} | net.shapes()
-    found = {}
-    for place, part in enumerate(parts):
-        seen = list(shapes.values())[first + place]
-        of_all_images = MODEL in mesh.axis_names and place == 0
-        if isinstance(part, Gathered) or of_all_images:
-            found[part.name] = math.prod(seen)
+    shapes = net.shapes()
+    inputs = [net.input_shape, *shapes.values()][first:]
+    numbers = {}
+    for position, (part, shape) in enumerate(zip(parts, inputs, strict=False)):
+        all_images = MODEL in mesh.axis_names and position == 0
+        if isinstance(part, Gathered) or all_images:
+            numbers[part.name] = math.prod(shape)
         elif isinstance(part, Summed):
-            found[part.name] = math.prod(shapes[part.name])
-    return found
+            numbers[part.name] = math.prod(shapes[part.name])
+    return numbers
 
 
 @dataclass(frozen=True)
-class Gathered:
+class Gathered(Layer):
     """A layer that sees the maps or units of all devices of an axis."""
 
-    row: Conv | Dense
+    layer: Conv | Dense
     axis: str
 
-    @property
-    def name(self) -> str:
-        return self.row.name
+    def param_specs(self, axis: str) -> dict[str, P]:
+        return self.layer.param_specs(axis)
 
-    def output(self, shape: Shape) -> Shape:
-        return self.row.output(shape)
-
-    def __call__(
-        self, x: Float[Array, "batch ..."], *, train: bool, key: PRNGKeyArray | None
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch ..."]
     ) -> Float[Array, "batch ..."]:
-        # On a leading axis, for TPUs scatter over no other: they would sum instead.
+        # A leading axis: along any other, TPUs would sum instead of scatter.
         gathered = jnp.moveaxis(lax.all_gather(x, self.axis), 0, -2)
-        all_maps = gathered.reshape(*x.shape[:-1], -1)
-        return self.row(all_maps, train=train, key=key)
+        return self.layer.forward(params, gathered.reshape(*x.shape[:-1], -1))
 
 
 @dataclass(frozen=True)
-class Summed:
-    """The last layer: what each device's units make of the logits, added up."""
+class Summed(Layer):
+    """The last layer: `total` adds the logits from the units of each device."""
 
-    row: Dense
     total: Callable[[Array], Array]
 
-    @property
-    def name(self) -> str:
-        return self.row.name
+    def param_specs(self, axis: str) -> dict[str, P]:
+        return {"kernel": P(axis, None), "bias": P()}
 
-    def output(self, shape: Shape) -> Shape:
-        return self.row.output(shape)
-
-    def __call__(
-        self, x: Float[Array, "batch ..."], *, train: bool, key: PRNGKeyArray | None
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch ..."]
     ) -> Float[Array, "..."]:
         x = x.reshape(len(x), -1)
-        kernel_shape, bias_shape = (x.shape[1], self.row.features), (self.row.features,)
-        kernel, bias = parameters(self.row, x, kernel_shape, bias_shape)
+        kernel, bias = cast_params(params, x)
         x, kernel = computed_once(x, kernel)  # the bias is the same on all devices
         return add_bias_defined(self.total(multiply(x, kernel)), bias)
 
 
 @dataclass(frozen=True)
-class Masked:
-    """Dropout by a mask that was drawn before: zeros, and what the others are times."""
+class Masked(Layer):
+    """Dropout by a mask that was drawn before: a factor for each unit."""
 
-    name: str
     factors: Float[Array, "batch ..."]
 
-    def output(self, shape: Shape) -> Shape:
-        return shape
-
-    def __call__(
-        self, x: Float[Array, "batch ..."], *, train: bool, key: PRNGKeyArray | None
+    def forward(
+        self, params: LayerParams, x: Float[Array, "batch ..."]
     ) -> Float[Array, "batch ..."]:
         return x * self.factors.astype(x.dtype)
 
@@ -175,86 +168,70 @@ Masks = dict[str, Array]  # dropout layer -> factors
 
 
 def _draw_masks(
-    net: Model, first: int, mesh: Mesh, axis: str, batch: int, key: PRNGKeyArray
+    net: Net, first: int, mesh: Mesh, axis: str, batch: int, key: PRNGKeyArray
 ) -> Masks:
-    """The masks of the net on one device, from its row `first` on; each device draws
-    its part of them."""
-    masks = {}
-    for place, row in enumerate(net.rows):
-        if isinstance(row, Dropout) and place >= first:
-            shape = net.shapes()[row.name]
-            factors = row(
-                jnp.ones((batch, *shape)), train=True, key=row_key(key, place)
-            )
-            sharding = NamedSharding(mesh, _of_maps(shape, axis))
-            masks[row.name] = lax.with_sharding_constraint(factors, sharding)
+    """The masks that the net draws on one device, from its layer `first` on. Each
+    device draws its part of them."""
+    masks, shapes = {}, net.shapes()
+    for position, layer in enumerate(net.layers()):
+        if isinstance(layer, Dropout) and position >= first:
+            shape = shapes[layer.name]
+            units = jnp.ones((batch, *shape))
+            factors = layer({}, units, train=True, key=layer_key(key, position))
+            sharding = NamedSharding(mesh, _split_maps(shape, axis))
+            masks[layer.name] = lax.with_sharding_constraint(factors, sharding)
     return masks
 
 
-def _of_maps(shape: Shape, axis: str) -> P:
+def _split_maps(shape: Shape, axis: str) -> P:
     """A batch of activations: images over `data`, maps or units over `axis`."""
     return P(DATA, *[None] * (len(shape) - 1), axis)
 
 
-def _masked(rows: tuple[Layer, ...], masks: Masks) -> tuple[Layer, ...]:
+def _masked(layers: tuple[Layer, ...], masks: Masks) -> tuple[Layer, ...]:
     return tuple(
-        Masked(row.name, masks[row.name]) if row.name in masks else row for row in rows
+        Masked(layer.name, masks[layer.name]) if layer.name in masks else layer
+        for layer in layers
     )
 
 
 def _parts(
-    rows: tuple[Layer, ...], axis: str, devices: int, total: Callable[[Array], Array]
+    layers: tuple[Layer, ...], axis: str, devices: int, total: Callable[[Array], Array]
 ) -> tuple[Layer, ...]:
-    """What each device of an axis computes of `rows`, the input being whole."""
+    """The part of `layers` that each device of an axis computes. All devices have the
+    whole input of the first layer."""
     parts: list[Layer] = []
-    *hidden, last = rows
-    for row in hidden:
-        if isinstance(row, Conv | Dense):
-            if row.features % devices:
-                raise InputError(
-                    f"{row.name}: {row.features} units do not divide over {devices} "
-                    "devices"
-                )
-            own = replace(row, features=row.features // devices, groups=1)
-            sees_all = row.groups == 1 and len(parts) > 0
-            parts.append(Gathered(own, axis) if sees_all else own)
-        elif isinstance(row, LRN) and row.over == "maps":
-            parts.append(replace(row, groups=row.groups // devices))
-        else:
-            parts.append(row)
-    return (*parts, Summed(cast(Dense, last), total))
+    *hidden, last = layers
+    for layer in hidden:
+        part = layer.share(devices)
+        sees_all_maps = isinstance(layer, Conv | Dense) and layer.groups == 1
+        if sees_all_maps and parts:
+            part = Gathered(layer.name, cast(Conv | Dense, part), axis)
+        parts.append(part)
+    return (*parts, Summed(last.name, total))
 
 
 def _specs(parts: tuple[Layer, ...], axis: str) -> Specs:
-    """Kernels and biases split by their last axis, the maps; the last layer's kernel by
-    the units that it sees."""
-    found: Specs = {}
-    for part in parts:
-        row = part.row if isinstance(part, Gathered) else part
-        if isinstance(part, Summed):
-            found[part.name] = {"kernel": P(axis, None), "bias": P()}
-        elif isinstance(row, Conv):
-            found[row.name] = {"kernel": P(None, None, None, axis), "bias": P(axis)}
-        elif isinstance(row, Dense):
-            found[row.name] = {"kernel": P(None, axis), "bias": P(axis)}
-    return found
+    specs = {part.name: part.param_specs(axis) for part in parts}
+    return {name: spec for name, spec in specs.items() if spec}
 
 
-def _tower(net: Model) -> tuple[Layer, ...]:
-    groups = [row.groups for row in net.rows if isinstance(row, Conv | Dense)]
-    if 2 not in groups:
-        raise InputError(f"--mesh.towers: {net.name} has one tower, no groups")
-    for row in net.rows:
-        if isinstance(row, LRN) and row.over == "maps" and row.groups != 2:
-            raise InputError(f"--mesh.towers: {row.name} crosses from tower to tower")
-    return _parts(net.rows, TOWER, 2, partial(lax.psum, axis_name=TOWER))
+def _tower(net: Net) -> tuple[Layer, ...]:
+    layers = net.layers()
+    kind = type(net).__name__
+    if net.tower_count != 2:
+        raise InputError(f"--mesh.towers: this {kind} has one tower, no groups")
+    for layer in layers:
+        if isinstance(layer, LRN) and layer.over == "maps" and layer.groups != 2:
+            raise InputError(f"--mesh.towers: {layer.name} crosses from tower to tower")
+    return _parts(layers, TOWER, 2, partial(lax.psum, axis_name=TOWER))
 
 
-def _in_towers(net: Model, mesh: Mesh) -> Apply:
+def _in_towers(net: Net, mesh: Mesh) -> Apply:
     tower, shapes = _tower(net), net.shapes()
     specs = _specs(tower, TOWER)
-    features = {row.name: _of_maps(shapes[row.name], TOWER) for row in net.rows}
-    features[net.rows[-1].name] = P(DATA)
+    features = {name: _split_maps(shape, TOWER) for name, shape in shapes.items()}
+    features[tower[-1].name] = P(DATA)
 
     def apply(params, images, *, train, key=None):
         masks = {}
@@ -262,31 +239,33 @@ def _in_towers(net: Model, mesh: Mesh) -> Apply:
             masks = _draw_masks(net, 0, mesh, TOWER, len(images), key)
 
         def compute(params, images, masks):
-            own = replace(net, rows=_masked(tower, masks))
-            params = _of_own_images(params, specs, net.compute)
-            return own.apply(params, images, train=train)
+            logits, outputs = run_layers(
+                _masked(tower, masks),
+                _own_gradients(params, specs, net.compute),
+                images.astype(net.compute),
+                train=train,
+                key=None,
+                remat=net.remat,
+            )
+            return logits.astype(images.dtype), outputs
 
         return jax.shard_map(
             compute,
             mesh=mesh,
-            in_specs=(
-                specs,
-                P(DATA),
-                {name: features[name] for name in masks},
-            ),
+            in_specs=(specs, P(DATA), {name: features[name] for name in masks}),
             out_specs=(P(DATA), features),
         )(params, images, masks)
 
     return apply
 
 
-def _of_own_images(params: Params, specs: Specs, compute: Compute) -> Params:
-    """The same parameters as the net computes with them, whose gradients are those of a
-    device's images: the backward pass sums them over `data` here. (Those of the last
-    bias where it is added.)"""
+def _own_gradients(params: Params, specs: Specs, compute: Compute) -> Params:
+    """The parameters in the dtype of the net's products. Their gradients are those of
+    a device's images, and the backward pass sums them over `data` here. (The gradients
+    of the last bias are summed where it is added.)"""
     own = {}
     for layer, parts in params.items():
-        with jax.named_scope(layer):  # by which the ledger knows whose sum it is
+        with jax.named_scope(layer):  # so that the ledger can name the sum's layer
             own[layer] = {
                 part: leaf
                 if specs[layer][part] == P()
@@ -296,34 +275,34 @@ def _of_own_images(params: Params, specs: Specs, compute: Compute) -> Params:
     return own
 
 
-def _place_of_classifier(net: Model) -> int:
-    """Which row is the first of the fully-connected layers."""
-    names = [row.name for row in net.rows if isinstance(row, Dense)]
-    if len(names) < 2 or not isinstance(net.rows[-1], Dense):
-        raise InputError(
-            f"--mesh.classifier: {net.name} has no hidden fully-connected layer"
-        )
-    if any(row.groups > 1 for row in net.rows if isinstance(row, Dense)):
-        raise InputError(f"--mesh.classifier: {net.name}'s has two towers")
-    return [row.name for row in net.rows].index(names[0])
+def _classifier_start(net: Net) -> int:
+    """The position of the first fully-connected layer."""
+    layers, kind = net.layers(), type(net).__name__
+    dense = [layer for layer in layers if isinstance(layer, Dense)]
+    if len(dense) < 2 or not isinstance(layers[-1], Dense):
+        raise InputError(f"--mesh.classifier: {kind} has no hidden units")
+    if any(layer.groups > 1 for layer in dense):
+        raise InputError(f"--mesh.classifier: this {kind} has two towers there")
+    return layers.index(dense[0])
 
 
-def _share(net: Model, mesh: Mesh) -> tuple[Layer, ...]:
-    """What each device of a group computes of the fully-connected layers."""
+def _classifier(net: Net, mesh: Mesh) -> tuple[Layer, ...]:
+    """The part of the fully-connected layers that each device of a group computes."""
     devices = mesh.shape[MODEL]
 
-    def own_images(logits: Array) -> Array:
+    def logits_of_own_images(logits: Array) -> Array:
         return lax.psum_scatter(logits.reshape(devices, -1, logits.shape[1]), MODEL)
 
-    rows = net.rows[_place_of_classifier(net) :]
-    return _parts(rows, MODEL, devices, own_images)
+    layers = net.layers()[_classifier_start(net) :]
+    return _parts(layers, MODEL, devices, logits_of_own_images)
 
 
-def _with_shared_classifier(net: Model, mesh: Mesh) -> Apply:
-    first, share = _place_of_classifier(net), _share(net, mesh)
-    seen, last = net.rows[first - 1].name, net.rows[-1].name
-    specs = _specs(share, MODEL)
-    features = {row.name: P(DATA, MODEL) for row in share}
+def _with_shared_classifier(net: Net, mesh: Mesh) -> Apply:
+    first, classifier = _classifier_start(net), _classifier(net, mesh)
+    layers = net.layers()
+    last_convolution, last = layers[first - 1].name, layers[-1].name
+    specs = _specs(classifier, MODEL)
+    features = {layer.name: P(DATA, MODEL) for layer in classifier}
     features[last] = P((DATA, MODEL))
 
     def apply(params, images, *, train, key=None):
@@ -332,14 +311,17 @@ def _with_shared_classifier(net: Model, mesh: Mesh) -> Apply:
             masks = _draw_masks(net, first, mesh, MODEL, len(images), key)
 
         def compute(params, x, masks):
-            with jax.named_scope(share[0].name):
+            with jax.named_scope(classifier[0].name):
                 x = lax.all_gather(x, MODEL).reshape(-1, *x.shape[1:])
-            network = Network(_masked(share, masks), first)
-            own = _of_own_images(params, specs, net.compute)
-            return network.apply({"params": own}, x, train=train, key=None)
+            own = _own_gradients(params, specs, net.compute)
+            return run_layers(
+                _masked(classifier, masks), own, x, train=train, key=None, first=first
+            )
 
-        _, found = net.apply(params, images, train=train, key=key, until=seen)
-        logits, found_here = jax.shard_map(
+        _, convolved = net.apply(
+            params, images, train=train, key=key, until=last_convolution
+        )
+        logits, outputs = jax.shard_map(
             compute,
             mesh=mesh,
             in_specs=(
@@ -348,7 +330,7 @@ def _with_shared_classifier(net: Model, mesh: Mesh) -> Apply:
                 {name: features[name] for name in masks},
             ),
             out_specs=(features[last], features),
-        )({layer: params[layer] for layer in specs}, found[seen], masks)
-        return logits.astype(images.dtype), found | cast(Features, found_here)
+        )({layer: params[layer] for layer in specs}, convolved[last_convolution], masks)
+        return logits.astype(images.dtype), convolved | cast(Features, outputs)
 
     return apply

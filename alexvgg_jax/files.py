@@ -1,0 +1,38 @@
+"""Write files so that a crash or a full disk never leaves half a file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alexvgg_jax.errors import InputError
+
+
+def write_json(data: Mapping[str, Any], path: Path) -> None:
+    """Write `data` as JSON, like `write_bytes`."""
+    write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text` in UTF-8, like `write_bytes`."""
+    write_bytes(text.encode(), path)
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write a file, and the folders above it, completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path}: {error.strerror}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises InputError if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}") from None

@@ -1,0 +1,202 @@
+"""The results page and the README's scoreboard, rendered from records as Markdown."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from alexvgg_jax import paper
+from alexvgg_jax.paper import Claim, Figure
+from alexvgg_jax.results import TEST, TRAINING, Finding, Result, each
+
+WORDS = ("reproduced", "not reproduced", "undecided", "not tested")
+
+PREFACE = """\
+`python experiments/report.py` renders this page and its plots from the records in
+[results](results), one JSON line for each trained net. Published figures are the
+papers', on ImageNet unless the claim names another set. Those of cuda-convnet are on
+CIFAR-10. Ours are means over seeds, ± one standard error, or counts of layers and
+parameters.
+
+Each experiment states its rule for a verdict. Most ask whether an effect is further
+than two standard errors from zero. Chance alone passes that test sometimes: two equal
+arms of three seeds differ by as much once in 9 times, the mean of three pairs once in
+5. Experiments with a net in common share its records, and so its luck."""
+
+CONVERTED = """
+Records without a digest were converted from older result files. Their commits and
+machine are those of the whole file, and their seconds are not always known."""
+
+RULES = """\
+## Rules that changed
+
+These rules changed after figures had been seen:
+
+- the standard error of a difference, once and in all experiments. Colour (§4.1) went
+  from not reproduced to undecided;
+- the standard error of what five nets gain;
+- LRN's verdict says whether it beats its own constant;
+- how long dropout's nets train, and when a net has converged;
+- how ReLU's learning rates are chosen;
+- a schedule that was cut short tests nothing. The 11% net went from not reproduced to
+  not tested.
+
+Two rules changed while their nets trained: fully-connected layers do not decide §7,
+and ten views decide the 14.2% net. No verdict changed by these: greyscale images cannot
+test the colour claim; only CIFAR-10 tests ReLU; nets that diverge have no gap and no
+ratio of epochs; one seed has the error of counting its test images, and the verdict
+says so; ImageNet's verdict can be undecided.
+
+One result was replaced. The 80-second net had 26.36 ± 0.15, "reproduced", on one
+machine. On the next machine the same three seeds had 26.80 ± 0.36, undecided, so three
+seeds were added."""
+
+
+def _findings(results: Sequence[Result]) -> dict[str, tuple[Result, Finding]]:
+    return {tag: (r, f) for r in results for tag, f in r.findings.items()}
+
+
+def _summary(results: Sequence[Result]) -> str:
+    """Count the verdicts, and say what holds for all figures."""
+    findings = _findings(results)
+    words = Counter(finding.verdict.word for _, finding in findings.values())
+    words["not tested"] += len(paper.CLAIMS) - len(findings)
+    counts = ", ".join(f"**{words[word]} {word}**" for word in WORDS)
+    lines = [f"Of {len(paper.CLAIMS)} claims: {counts}."]
+    if not any(t.startswith("VGG") and r.records for t, (r, _) in findings.items()):
+        lines.append("VGG's claims about errors are not measured yet.")
+    if any("JPEG" in record.data["set"] for r in results for record in r.records):
+        lines.append(
+            "Our CIFAR-10 figures are from a JPEG copy of it, not from the original."
+        )
+    return "\n".join(lines)
+
+
+def scoreboard(results: Sequence[Result], links: bool = False) -> str:
+    """Return the verdicts' counts, and a table with one line a claim.
+
+    With `links`, verdicts lead to the experiments' sections on the same page.
+    """
+    findings, lines = _findings(results), []
+    for tag, claim in paper.CLAIMS.items():
+        word, shown = "not tested", _effect(claim)
+        if tag in findings:
+            result, finding = findings[tag]
+            verdict, shown = finding.verdict, _first(claim, finding)
+            word = str(verdict) if verdict.word == "not tested" else verdict.word
+            word = f"[{word}](#{result.name})" if links else word
+        lines.append((tag, claim.short, *shown, word))
+    columns = ("tag", "claim", "published", "ours", "verdict")
+    return "\n".join([_summary(results), "", *table(columns, lines)])
+
+
+def _effect(claim: Claim) -> tuple[str, str]:
+    """The published effect of a claim without a finding; lone errors say nothing."""
+    first = next(iter(claim.published.values()), Figure(0.0))
+    return str(first) if first.unit in ("points", "times") else "-", "-"
+
+
+def _first(claim: Claim, finding: Finding) -> tuple[str, str]:
+    """The figure that stands for the claim: published and ours."""
+    for name, ours in finding.figures.items():
+        if name in claim.published:
+            return str(claim.published[name]), str(ours)
+    return "-", next(map(str, finding.figures.values()), "-")
+
+
+def table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    head = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return head + [f"| {' | '.join(line)} |" for line in lines]
+
+
+def insert(readme: str, marker: str, text: str) -> str:
+    """Return the README with the text between <!-- marker --> and <!-- /marker -->."""
+    begin, end = f"<!-- {marker} -->", f"<!-- /{marker} -->"
+    before, _, rest = readme.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
+def render(results: Sequence[Result], pictures: Mapping[str, Sequence[str]]) -> str:
+    """Return the results page: every claim, then every experiment.
+
+    `pictures` are links relative to the page, by name of the experiment.
+    """
+    lines = ["# Every claim, and what we measured", "", scoreboard(results, links=True)]
+    lines += ["", PREFACE]
+    if any(not record.data["digest"] for r in results for record in r.records):
+        lines.append(CONVERTED)
+    for result in results:
+        lines += _section(result, pictures.get(result.name, ()))
+    lines += ["", "## Not measured", "", *_unmeasured(results), "", RULES]
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, 88, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _unmeasured(results: Sequence[Result]) -> Iterator[str]:
+    findings = _findings(results)
+    for tag, claim in paper.CLAIMS.items():
+        if tag not in findings:
+            how = "No experiment; code and tests." if claim.code else "No experiment."
+            if claim.experiment:
+                how = f"Not run: `python experiments/{claim.experiment}`"
+            yield _wrapped(f"- **{tag}**: {claim.sentence} {how}", "  ")
+
+
+def _section(result: Result, pictures: Sequence[str]) -> list[str]:
+    lines = ["", f"## {result.name}", "", *_about(result)]
+    for picture in pictures:
+        lines += ["", f"![{result.name}]({picture})"]
+    for tag, finding in result.findings.items():
+        claim = paper.claim(tag)
+        lines += ["", _wrapped(f"**{tag}**: {finding.verdict}. {claim.sentence}"), ""]
+        lines += table(("figure", "published", "ours"), figures(claim, finding))
+    if not result.findings:
+        trained = {a: r for a, r in result.arms.items() if TRAINING in r[0].figures}
+        errors = [map(str, each(trained, name).values()) for name in (TEST, TRAINING)]
+        values = list(zip(trained, *errors, strict=True))
+        lines += ["", *table(("arm", TEST, TRAINING), values)]
+    return lines
+
+
+def figures(claim: Claim, finding: Finding) -> list[tuple[str, str, str]]:
+    """Return name, published and our value of every figure of a claim."""
+
+    ours = finding.figures
+    return [
+        (name, str(claim.published.get(name, "-")), str(ours.get(name, "-")))
+        for name in {**claim.published, **ours}
+    ]
+
+
+def _about(result: Result) -> Iterator[str]:
+    """Data, seeds, hours, machines and commits of the records."""
+
+    def distinct(values: Iterable[str]) -> str:
+        return ", ".join(dict.fromkeys(values))
+
+    records = result.records
+    for command in dict.fromkeys(paper.claim(t).experiment for t in result.findings):
+        yield f"- `python experiments/{command}`"
+    if not records:
+        return
+    seeds = [len(arm) for arm in result.arms.values()]
+    hours = sum(record.seconds or 0.0 for record in records) / 3600
+    unknown = any(record.seconds is None for record in records)
+    least, most = min(seeds), max(seeds)
+    yield f"- Data: {distinct(r.data['set'] for r in records)}"
+    yield f"- Seeds of each arm: {least if least == most else f'{least} to {most}'}"
+    if hours or not unknown:
+        yield f"- Training: {'more than ' * unknown}{hours:.2g} hours"
+    machines = [f"{r.machine['processor']}, {r.machine['devices']}" for r in records]
+    versions = [f"jax {record.jax}" for record in records]
+    yield f"- Machine: {distinct([*machines, *versions])}"
+    commits = distinct(
+        part[:10] + "+" * (record.clean is False)
+        for record in records
+        for part in record.commit.split(", ")
+    )
+    yield _wrapped(f"- Commit: {commits}", "  ")

@@ -1,0 +1,181 @@
+"""A run's folder: its settings, the images it was trained on, and their statistics.
+
+run.json          the settings
+data.json         which images, as `Images`
+statistics.npz    the mean image and colour components of the training set
+checkpoints/, metrics.jsonl, tensorboard/
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from alexvgg_jax.augment import Statistics, statistics
+from alexvgg_jax.config import Run, from_settings, to_settings
+from alexvgg_jax.data.sources import Source, folder_of, open_source
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.files import read_json, write_bytes, write_json
+from alexvgg_jax.models import Net
+
+SETTINGS, DATA, STATISTICS = "run.json", "data.json", "statistics.npz"
+CHECKPOINTS = "checkpoints"
+MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # when resuming
+STATISTICS_IMAGES = 100_000  # of a larger set, a sample this large is enough
+STATISTICS_PART = 128  # images at a time: as float64, 225 MB of ImageNet's
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that a run is trained and tested on."""
+
+    set: str
+    classes: tuple[str, ...]
+    train: int  # images
+    test: int
+    digest: str  # tells them from other images
+
+
+def net_of(run: Run, classes: int | None = None) -> Net:
+    """The run's net for images of its size, and for `classes` classes (or the net's own
+    number). Raises InputError if the images are too small."""
+    size = run.augment.crop or run.data.size
+    net = replace(run.net, image_size=size, classes=classes or run.net.classes)
+    net.shapes()
+    return net
+
+
+def open_images(run: Run) -> tuple[Source, Source, Images]:
+    """The run's training and test set, and what describes both.
+
+    Raises InputError if they cannot be opened, or if nothing can be learnt from them.
+    """
+    train, test = open_source(run.data, "train"), open_source(run.data, "test")
+    if run.batch > train.count:
+        raise InputError(f"--batch {run.batch}: {train.about} has {train.count} images")
+    if len(train.classes) < 2:
+        raise InputError(f"{train.about}: only one class, {' '.join(train.classes)}")
+    return train, test, images_of(train, test)
+
+
+def images_of(train: Source, test: Source) -> Images:
+    """What describes a training and a test set."""
+    parts = [train.digest, test.digest, train.classes, train.count, test.count]
+    digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return Images(train.about, train.classes, train.count, test.count, digest)
+
+
+def training_statistics(source: Source) -> Statistics:
+    """The mean image and colour components of (a sample of) a training set."""
+    count = min(source.count, STATISTICS_IMAGES)
+    numbers = np.linspace(0, source.count - 1, count).astype(np.int64)
+    parts = np.array_split(numbers, -(-count // STATISTICS_PART))
+    return statistics(source.fetch(part)[0] for part in parts)
+
+
+def check(directory: Path, run: Run, images: Images, resume: bool) -> bool:
+    """Make a run's folder, and say whether it has a checkpoint to resume from.
+
+    Raises InputError if the folder has another run, or a run on other images, or if it
+    cannot be made. A run without a checkpoint can be resumed with any settings.
+    """
+    path = directory / SETTINGS
+    if not resume and path.exists():
+        raise InputError(
+            f"{directory} holds a run already: --resume continues it, another --out "
+            "starts a new one"
+        )
+    old = settings(directory) if resume else run
+    begun = resume and any((directory / CHECKPOINTS).glob("[0-9]*"))
+    if begun:
+        _check_same(old, run, path)
+        if (trained_on := read_images(directory)).digest != images.digest:
+            raise InputError(
+                f"{directory} was trained on other images: {_counts(trained_on)}, "
+                f"not {_counts(images)}"
+            )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {directory}: {error.strerror}") from None
+    return begun
+
+
+def _counts(images: Images) -> str:
+    return (
+        f"{images.set}, {images.train:,} training and {images.test:,} test images "
+        f"(digest {images.digest})"
+    )
+
+
+def _check_same(old: Run, new: Run, path: Path) -> None:
+    """InputError for a setting that a resumed run may not change."""
+    before, now = to_settings(old), to_settings(_absolute(new))
+    for part in before.keys() - MAY_CHANGE:
+        if before[part] == now[part]:
+            continue
+        name, was, is_now = part, before[part], now[part]
+        if isinstance(was, dict):
+            key = next(k for k in was if was[k] != is_now.get(k))
+            name, was, is_now = f"{part}.{key}", was[key], is_now.get(key)
+        raise InputError(
+            f"{path}: {name} is {was}, not {is_now}; a resumed run keeps it"
+        )
+
+
+def _absolute(run: Run) -> Run:
+    """The run with the absolute path of its folder of images, if it has one."""
+    if (images := folder_of(run.data.name)) is None:
+        return run
+    return replace(run, data=replace(run.data, name=str(images.resolve())))
+
+
+def write(directory: Path, run: Run, images: Images, stats: Statistics) -> None:
+    """Write what describes the run, on the first host, once all hosts have checked."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("checked")
+    if jax.process_index() == 0:
+        arrays = io.BytesIO()
+        np.savez(arrays, **jax.device_get(stats)._asdict())
+        write_bytes(arrays.getvalue(), directory / STATISTICS)
+        write_json(dataclasses.asdict(images), directory / DATA)
+        write_json(to_settings(_absolute(run)), directory / SETTINGS)
+
+
+def settings(directory: Path) -> Run:
+    """The settings of a run. InputError if it cannot be read."""
+    path = directory / SETTINGS
+    if not path.exists():
+        raise InputError(f"{directory}: no run there (it has no {SETTINGS})")
+    try:
+        return from_settings(read_json(path))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not the settings of a run: {error}") from None
+
+
+def read_images(directory: Path) -> Images:
+    """The images that a run was trained on. InputError if it cannot be read."""
+    path = directory / DATA
+    try:
+        fields = read_json(path)
+        return Images(**fields | {"classes": tuple(fields["classes"])})
+    except (OSError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: not a run's images: {error!r}") from None
+
+
+def read_statistics(directory: Path) -> Statistics:
+    """The statistics of a run's training set. InputError if it cannot be read."""
+    path = directory / STATISTICS
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a run's statistics: {error!r}") from None

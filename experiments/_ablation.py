@@ -1,0 +1,180 @@
+"""Experiments as data: nets, what is measured, how claims are judged, a picture.
+
+`_session.py` trains what an experiment's file of records lacks. Tables, verdicts and
+plots come from that file alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _runs import VIEWS, Measured, Run, Trained, Views, same_run, scaled
+
+from alexvgg_jax import plots, results
+from alexvgg_jax.results import TEST, TRAINING, Arms, Finding, Record, Result, Verdict
+
+if TYPE_CHECKING:
+    from _session import Session
+
+DIGITS, DIGITS_EPOCHS = "scikit-learn's digits", 60  # an epoch of them has 11 steps
+CIFAR10 = "TFDS cifar10/"  # how the name of that set begins
+
+Draw = Callable[[Result, Path], None]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A protocol: nets, what is measured, how claims are judged, and a picture."""
+
+    name: str
+    about: str | None  # the protocol in words, for --help
+    arms: Mapping[str, Run]
+    judge: Callable[[Arms], dict[str, Finding]]  # by tag of the claim
+    draw: Draw
+    seeds: int = 3
+    few_seeds: Mapping[str, int] = field(default_factory=dict)  # arms with fewer
+    views: tuple[Views, ...] = ()
+    measure: Callable[[Trained], Measured] | None = None  # beside the errors
+    measures: tuple[str, ...] = ()  # names of its figures
+    train: Callable[["Session"], None] | None = None  # other than every arm and seed
+    # Which records are shown; those of the arms' settings if there is no function.
+    select: Callable[[Sequence[Record]], dict[str, list[Record]]] | None = None
+    independent: bool = False  # arms are not compared with each other
+    partial: bool = False  # not every arm needs a record
+    cifar10: tuple[str, ...] = ()  # tags that only CIFAR-10 tests
+    colour: tuple[str, ...] = ()  # tags that greyscale images cannot test
+
+    def first(self, arm: str) -> Run:
+        """The run whose epochs --epochs sets; those of an arm are in proportion."""
+        return self.arms[arm] if self.independent else next(iter(self.arms.values()))
+
+    def run(self, arm: str, epochs: int) -> Run:
+        """An arm's run where the first arm has this many epochs."""
+        run = self.arms[arm]
+        return scaled(run, max(1, round(epochs * run.epochs / self.first(arm).epochs)))
+
+    def full_epochs(self, arm: str, data_set: str) -> int:
+        """The fewest epochs of the first arm that test a claim."""
+        return DIGITS_EPOCHS if data_set == DIGITS else self.first(arm).epochs
+
+    def figures(self, run: Run) -> set[str]:
+        """The names of the figures that a run's record must have."""
+        views = self.views if run.augment.crop else ()
+        return {*(VIEWS[kind] for kind in views), *self.measures} or {TEST}
+
+
+def ablation(
+    name: str,
+    about: str | None,
+    *,
+    tag: str,
+    arms: Mapping[str, Run],
+    better: str,
+    worse: str,
+    figure: str = TEST,
+    compared: Mapping[str, str] | None = None,
+    also_shown: Sequence[str] = (TEST,),
+    picture: Sequence[str] = (TEST,),
+) -> Experiment:
+    """An experiment with one claim: `figure` is lower in one arm than in another.
+
+    `compared` maps names of published figures to ours, better minus worse.
+    """
+    compared = compared or {figure: figure}
+
+    def judge(records: Arms) -> dict[str, Finding]:
+        ours = {
+            name: results.difference(records, better, worse, measured)
+            for name, measured in compared.items()
+        }
+        for measured in also_shown:
+            ours |= results.each(records, measured)
+        effect = results.difference(records, worse, better, figure)
+        return {tag: Finding(ours, results.verdict(effect))}
+
+    return Experiment(name, about, arms, judge, dots(*picture))
+
+
+def dots(*figures: str) -> Draw:
+    """Return what draws the figures of every arm."""
+
+    return lambda result, path: plots.plot_arms(
+        result.arms, path, text=plots.title(result), figures=figures
+    )
+
+
+def curves(curve: str = TEST, dashed: Sequence[str] = ()) -> Draw:
+    """Return what draws a curve of every arm and seed."""
+    shift = 0.5 if curve == TRAINING else 0.0  # the mean over an epoch: its middle
+
+    def points(record: Record) -> tuple[list[float], list[float]]:
+        values = record.curves[curve]
+        return [epoch + 1 - shift for epoch in range(len(values))], values
+
+    def draw(result: Result, path: Path) -> None:
+        lines = {arm: list(map(points, seeds)) for arm, seeds in result.arms.items()}
+        plots.plot_curves(lines, path, text=plots.title(result), y=curve, dashed=dashed)
+
+    return draw
+
+
+def result_of(experiment: Experiment, records: Sequence[Record]) -> Result:
+    """Return what the records of an experiment show."""
+    if experiment.select:
+        return Result(experiment.name, experiment.select(records), {})
+    arms = list(experiment.arms)
+    shown: dict[str, list[Record]] = {}
+    for compared in [[arm] for arm in arms] if experiment.independent else [arms]:
+        shown |= _newest(experiment, records, compared)
+    findings = experiment.judge(shown) if shown else {}
+    checked = {tag: _checked(experiment, tag, f, shown) for tag, f in findings.items()}
+    return Result(experiment.name, shown, checked)
+
+
+def _newest(
+    experiment: Experiment, records: Sequence[Record], arms: Sequence[str]
+) -> dict[str, list[Record]]:
+    """Return the newest complete group of records with equal data and epochs.
+
+    A group is complete if its arms have a seed in common; the common seeds are shown.
+    Records of other settings than an arm's are ignored.
+    """
+    groups: dict[tuple, dict[str, dict[int, Record]]] = {}  # arm -> seed -> record
+    for record in (record for record in records if record.arm in arms):
+        first, own = experiment.first(record.arm), experiment.arms[record.arm]
+        epochs = round(record.epochs * first.epochs / own.epochs)
+        run = replace(experiment.run(record.arm, epochs), seed=record.seed)
+        if same_run(record.settings, run):
+            key = (record.data["set"], record.data["digest"], epochs)
+            group = groups.pop(key, {arm: {} for arm in arms})
+            group[record.arm][record.seed] = record
+            groups[key] = group  # last, for it is the newest
+    for group in reversed(groups.values()):
+        if experiment.partial:
+            return {arm: list(seeds.values()) for arm, seeds in group.items() if seeds}
+        if common := set.intersection(*map(set, group.values())):
+            return {a: [seeds[s] for s in sorted(common)] for a, seeds in group.items()}
+    return {}
+
+
+def _checked(
+    experiment: Experiment, tag: str, finding: Finding, shown: Arms
+) -> Finding:
+    """Return the finding, as not tested where its records cannot test the claim."""
+    judged = {arm: shown[arm] for arm in finding.arms or shown}
+    for arm, records in judged.items():
+        data = records[0].data
+        epochs = experiment.run(arm, experiment.full_epochs(arm, data["set"])).epochs
+        if tag in experiment.cifar10 and not data["set"].startswith(CIFAR10):
+            why = "the published figure is CIFAR-10's"
+        elif tag in experiment.colour and data["grey"]:
+            why = "the images are greyscale"
+        elif records[0].epochs < epochs:
+            why = f"{records[0].epochs} of {epochs} epochs"
+        else:
+            continue
+        return finding._replace(verdict=Verdict("not tested", why))
+    wild = [arm for arm, seeds in judged.items() if any(r.diverged for r in seeds)]
+    note = f"diverged: {', '.join(wild)}" if wild else ""
+    return finding._replace(verdict=finding.verdict.because(note))

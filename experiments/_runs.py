@@ -1,0 +1,164 @@
+"""How experiments set, train and measure a run: their only use of the package's API."""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from alexvgg_jax import evaluate, loop
+from alexvgg_jax import run as run_folder
+from alexvgg_jax.augment import Views, centre
+from alexvgg_jax.config import Data, Mesh, Run, from_settings, to_settings
+from alexvgg_jax.data.batches import eval_batches
+from alexvgg_jax.data.sources import Source, find_source
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.loop import Trained
+from alexvgg_jax.recipes import RECIPES
+from alexvgg_jax.results import GAP, TEST, TOP5, TRAINING
+
+VIEWS: dict[Views, str] = {
+    9: "test error of nine views",
+    10: "test error of ten views",
+}
+TEN = VIEWS[10]
+
+
+def recipe(name: str) -> Run:
+    """Return the run of a recipe."""
+    return RECIPES[name].run
+
+
+SMALL = recipe("alexnet-small")  # the net of AlexNet's experiments
+
+
+def with_net(run: Run, **fields: Any) -> Run:
+    """Return the run with other fields of its net."""
+    return replace(run, net=replace(run.net, **fields))
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return the run as JSON."""
+    return json.loads(json.dumps(to_settings(run)))
+
+
+def same_run(settings: Mapping[str, Any], run: Run) -> bool:
+    """Whether a record's settings are those of a run, wherever its images lie and
+    however many devices share the work."""
+
+    def neutral(run: Run) -> Run:
+        data = replace(run.data, name="")
+        return replace(run, name="", data=data, mesh=Mesh(), checkpoint_every=1)
+
+    try:
+        return neutral(from_settings(settings)) == neutral(run)
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def describe(data: Data) -> dict[str, Any]:
+    """Return what a record says about its images. Reads a hundred of them."""
+    train, test = find_source(data, "train"), find_source(data, "test")
+    some, _ = train.fetch(np.arange(0, train.count, train.count // 100 or 1))
+    images = run_folder.images_of(train, test)
+    grey = bool((some == some[..., :1]).all())
+    return asdict(images) | {"classes": len(train.classes), "grey": grey}
+
+
+def train_in(directory: Path, run: Run) -> Trained:
+    """Train a run, or continue it. A folder with other settings is replaced."""
+    try:
+        resume = replace(run_folder.settings(directory), epochs=run.epochs) == run
+    except InputError:  # no settings, or those of another version
+        resume = False
+    if not resume and (directory / run_folder.SETTINGS).exists():
+        shutil.rmtree(directory)
+    trained = loop.train(run, directory, resume=resume)
+    if len(trained.history) > run.epochs:  # by an earlier, longer schedule
+        shutil.rmtree(directory)
+        return loop.train(run, directory)
+    return trained
+
+
+class Measured(NamedTuple):
+    """What an experiment measures of one trained net."""
+
+    figures: dict[str, float]
+    extra: dict[str, Any] = {}  # what its picture shows, as JSON
+
+
+def errors(trained: Trained, views: Sequence[Views] = ()) -> dict[str, float]:
+    """Return the errors at the end of training, without noise and with all units."""
+    work, last = trained.work, trained.history[-1]
+    training, _ = mean_errors(*evaluate.predict(work, trained.params, work.source))
+    figures: dict[str, float] = {
+        TEST: last.test_error,
+        TOP5: last.test_top5,
+        TRAINING: training,
+        GAP: last.test_error - training,
+    }
+    for count in views if work.run.augment.crop else ():
+        figures[VIEWS[count]], _ = mean_errors(*predict(trained, count))
+    return figures
+
+
+def predict(trained: Trained, views: Views = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probabilities of the test images, and their labels."""
+    work = trained.work
+    return evaluate.predict(work, trained.params, work.test_source, views)
+
+
+def mean_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the top-1 and top-5 errors of predicted probabilities, in %."""
+    score = evaluate.score_predictions(probabilities, labels)
+    return score.top1, score.top5
+
+
+def untrained(trained: Trained) -> Trained:
+    """Return the net as it was before training."""
+    return trained._replace(params=loop.untrained(trained.work))
+
+
+def outputs(trained: Trained, source: Source, layer: str | None) -> np.ndarray:
+    """Return a layer's output for every image, one vector each. For None: the pixels
+    that the net sees."""
+    work = trained.work
+
+    @jax.jit
+    def compute(images: jax.Array) -> jax.Array:
+        images = centre(images, work.stats, work.run.augment)
+        if layer is not None:
+            images, _ = work.net.apply(trained.params, images, train=False, until=layer)
+        return images.reshape(len(images), -1)
+
+    batches = eval_batches(source, work.run.batch)
+    return np.concatenate(
+        [np.asarray(compute(jnp.asarray(b.images)))[b.mask] for b in batches]
+    )
+
+
+def scaled(run: Run, epochs: int) -> Run:
+    """Return the run with all phases of its schedule scaled to this many epochs."""
+
+    def moved(epoch: float) -> float:
+        return epoch * epochs / run.epochs
+
+    augment, optim = run.augment, run.optim
+    return replace(
+        run,
+        epochs=epochs,
+        augment=replace(augment, colour_epochs=moved(augment.colour_epochs)),
+        optim=replace(
+            optim,
+            drop_epochs=tuple(map(moved, optim.drop_epochs)),
+            layer_drop={k: moved(epoch) for k, epoch in optim.layer_drop.items()},
+            layer_freeze={k: moved(epoch) for k, epoch in optim.layer_freeze.items()},
+            plateau=math.ceil(moved(optim.plateau)),
+        ),
+    )

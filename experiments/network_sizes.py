@@ -1,0 +1,88 @@
+"""AlexNet §3.5, VGG Table 1, VGG Table 2, VGG §2.3: layers and parameters, counted.
+
+Nothing is trained. The numbers follow from the shapes of the nets.
+
+Verdict: reproduced if every count is within 2% of the published figure, which the
+papers round; not reproduced otherwise.
+
+    python experiments/network_sizes.py
+"""
+
+import math
+
+from rich.console import Console
+
+from alexvgg_jax import models, paper
+from alexvgg_jax.models import Net
+from alexvgg_jax.paper import Figure
+from alexvgg_jax.results import Finding, Result, Verdict
+
+COLUMNS = ("A", "A-LRN", "B", "C", "D", "E")
+
+
+def parameters(net: Net) -> int:
+    return sum(p.size for layer in net.param_shapes().values() for p in layer.values())
+
+
+def neurons(net: Net) -> int:
+    """Return the number of outputs of all layers that have parameters."""
+    shapes = net.shapes()
+    return sum(math.prod(shapes[layer]) for layer in net.param_shapes())
+
+
+def stacks() -> dict[str, Figure]:
+    """Return the weights of three 3x3 convolutions, and of one that sees as much."""
+    kernels = [p["kernel"] for p in models.build("vgg-e").param_shapes().values()]
+    three = [kernel for kernel in kernels if kernel.shape == (3, 3, 256, 256)]
+    small = sum(kernel.size for kernel in three) / 256**2
+    seen = 1 + sum(kernel.shape[0] - 1 for kernel in three)
+    return {
+        "more weights in the 7x7 layer": Figure(100 * (seen**2 / small - 1), "%"),
+        "weights of three 3x3 layers": Figure(small, "C^2"),
+        "weights of one 7x7 layer": Figure(seen**2, "C^2"),
+    }
+
+
+def counts() -> dict[str, dict[str, Figure]]:
+    """Return our figures, by tag of the claim."""
+    alexnet = models.build("alexnet-paper")
+    vgg = {column: models.build(f"vgg-{column.lower()}") for column in COLUMNS}
+    return {
+        "AlexNet §3.5": {
+            "parameters": Figure(parameters(alexnet)),
+            "neurons": Figure(neurons(alexnet)),
+        },
+        "VGG Table 1": {
+            f"{column}, weight layers": Figure(len(net.param_shapes()))
+            for column, net in vgg.items()
+        },
+        "VGG Table 2": {
+            column: Figure(parameters(net) / 1e6, "million")
+            for column, net in vgg.items()
+        },
+        "VGG §2.3": stacks(),
+    }
+
+
+def judge(tag: str, ours: dict[str, Figure]) -> Finding:
+    """Apply the rule above."""
+    published = paper.claim(tag).published
+    close = all(
+        math.isclose(figure.value, published[name].value, rel_tol=0.02)
+        for name, figure in ours.items()
+    )
+    return Finding(
+        ours, Verdict("reproduced" if close else "not reproduced", "counted")
+    )
+
+
+def result() -> Result:
+    """Return a result without records."""
+    findings = {tag: judge(tag, ours) for tag, ours in counts().items()}
+    return Result("network_sizes", {}, findings)
+
+
+if __name__ == "__main__":
+    from _session import tables
+
+    Console().print(*tables(result()), sep="\n")

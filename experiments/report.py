@@ -1,0 +1,104 @@
+"""Render the results page, the README's scoreboard and all plots from the records.
+
+python experiments/report.py
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import alexnet_augment
+import alexnet_batch
+import alexnet_decay
+import alexnet_depth
+import alexnet_dropout
+import alexnet_ensemble
+import alexnet_imagenet
+import alexnet_init
+import alexnet_lrn
+import alexnet_pool
+import alexnet_relu
+import alexnet_retrieval
+import alexnet_search
+import alexnet_towers
+import cifar_ladder
+import cifar_lrn
+import network_sizes
+from _ablation import Experiment, result_of
+from _session import draw, pictures
+
+from alexvgg_jax import page, results
+from alexvgg_jax.errors import one_line
+from alexvgg_jax.files import write_text
+
+HERE = Path(__file__).parent
+RESULTS, PAGE, README = HERE / "results", HERE / "README.md", HERE.parent / "README.md"
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    alexnet_relu.EXPERIMENT,
+    alexnet_towers.EXPERIMENT,
+    alexnet_lrn.EXPERIMENT,
+    alexnet_pool.EXPERIMENT,
+    alexnet_augment.EXPERIMENT,
+    alexnet_dropout.EXPERIMENT,
+    alexnet_decay.EXPERIMENT,
+    alexnet_init.EXPERIMENT,
+    alexnet_depth.EXPERIMENT,
+    alexnet_batch.EXPERIMENT,
+    alexnet_ensemble.EXPERIMENT,
+    alexnet_retrieval.EXPERIMENT,
+    *alexnet_imagenet.EXPERIMENTS,
+    alexnet_search.EXPERIMENT,
+    cifar_lrn.EXPERIMENT,
+    cifar_ladder.EXPERIMENT,
+)
+
+
+def shown() -> dict[str, results.Result]:
+    """Return what the committed records of each experiment show."""
+    return {
+        each.name: result_of(each, results.read(RESULTS / f"{each.name}.jsonl"))
+        for each in EXPERIMENTS
+    }
+
+
+def experiments(shown: Mapping[str, results.Result]) -> str:
+    """Return a table with one line a script: what it tests, and what that costs."""
+    lines = {}
+    for each in EXPERIMENTS:
+        records = shown[each.name].records
+        script = f"{each.name.removesuffix('_2010').removesuffix('_2012')}.py"
+        claim = (each.about or "").partition("\n")[0].rstrip(".")
+        known = [(r.seconds, r.machine["cores"]) for r in records if r.seconds]
+        hours = sum(seconds * cores for seconds, cores in known) / 3600
+        complete = len(known) == len(records) > 0
+        lines[script] = (f"`{script}`", claim, f"{hours:.1f}" if complete else "-")
+    columns = ("script", "claim", "hours of one CPU core")
+    return "\n".join(page.table(columns, list(lines.values())))
+
+
+def render() -> dict[Path, str]:
+    """Return the text of the page and of the README."""
+    every = shown()
+    measured = [result for result in every.values() if result.arms]
+    measured.append(network_sizes.result())
+    linked = {
+        each.name: [f"results/{p.name}" for p in pictures(each.name, RESULTS)]
+        for each in EXPERIMENTS
+    }
+    readme = README.read_text(encoding="utf8")
+    readme = page.insert(readme, "scoreboard", page.scoreboard(measured))
+    readme = page.insert(readme, "experiments", experiments(every))
+    return {PAGE: page.render(measured, linked), README: readme}
+
+
+def main() -> None:
+    for each, result in zip(EXPERIMENTS, shown().values(), strict=True):
+        draw(each, result, RESULTS)
+    for path, text in render().items():
+        write_text(text, path)
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    with one_line():
+        main()
