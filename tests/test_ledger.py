@@ -60,7 +60,7 @@ def test_a_split_batch_sums_the_gradients_of_all_parameters():
     assert sum(received.values()) == pytest.approx(FLOAT * PARAMETERS, rel=1e-3)
 
 
-@pytest.mark.parametrize("group", [4, 8])
+@pytest.mark.parametrize("group", [4])
 def test_a_shared_classifier_moves_what_the_trick_is_for(group):
     """One weird trick: images are gathered, and no gradient of the parameters."""
     split = Mesh(devices=8, classifier=group)
@@ -100,7 +100,7 @@ def test_groups_that_are_not_named_are_of_all_devices():
     }
 
 
-@pytest.mark.parametrize("devices", [2, 8])
+@pytest.mark.parametrize("devices", [8])
 def test_zero_gathers_what_each_device_updated(devices):
     """And sums gradients as without it; a TPU then sums into parts."""
     split = ledger_of(Mesh(devices=devices), zero=True)

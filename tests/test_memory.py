@@ -15,7 +15,9 @@ from alexvgg_jax.step import compiler_options
 )
 def test_remat_needs_less_memory():
     kept, again = (
-        memory.of_training(build("vgg-a", width=1 / 8, remat=remat), batch=8)
+        memory.of_training(
+            build("vgg-a", width=1 / 8, image_size=64, remat=remat), batch=8
+        )
         for remat in (False, True)
     )
     assert again[:4] == kept[:4]
@@ -35,7 +37,7 @@ def test_memory_of_parameters_and_velocity():
 def test_activations_are_what_the_backward_pass_keeps():
     """VGG Table 1: at least the inputs of all convolutions, four bytes a number, and in
     proportion to the batch. Gradients take their places."""
-    net = build("vgg-a", width=1 / 8)
+    net = build("vgg-a", width=1 / 8, image_size=64)
     eight, sixteen = (memory.of_training(net, batch) for batch in (8, 16))
     shapes = net.shapes()
     read = ("pool1", "pool2", "relu3_1", "pool3", "relu4_1", "pool4", "relu5_1")

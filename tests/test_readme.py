@@ -23,7 +23,7 @@ def test_the_examples_run_in_order():
     names: dict = {}
     for block in CODE:
         exec(compile(block, "README.md", "exec"), names)
-    assert names["features"]["relu5"].shape == (8, 13, 13, 256)
+    assert names["features"]["relu5"].shape == (1, 13, 13, 256)
     assert issubclass(names["Tagger"], nn.Module)
 
 
