@@ -6,8 +6,6 @@ import jaxtyping
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Compiling takes most of the tests' time; the commands that tests start optimise.
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
