@@ -218,6 +218,15 @@ def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path
     assert first_losses(folder) == pytest.approx(one_host, rel=ROUNDING)
 
 
+def test_an_interrupted_host_ends_the_other(tmp_path):
+    folder = tmp_path / "two"
+    first, second = two_hosts(folder, *UNTIL_ENDED)
+    wait_for_a_checkpoint(folder, first)
+    second.process.send_signal(signal.SIGINT)
+    assert "interrupted" in second.ended(130)
+    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
+
+
 def test_an_error_of_one_host_ends_both(tmp_path):
     (tmp_path / "two").mkdir()
     in_its_way = tmp_path / "two" / "host1"  # where the second writes its metrics
@@ -227,13 +236,12 @@ def test_an_error_of_one_host_ends_both(tmp_path):
     assert first.process.wait(timeout=HEARTBEAT + 60) != 0
 
 
-def test_the_first_host_is_interrupted(tmp_path):
+def test_the_first_host_dies(tmp_path):
     """jax itself ends the others and prints its stack, below our advice."""
     folder = tmp_path / "two"
     first, second = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, first)
-    first.process.send_signal(signal.SIGINT)
-    assert "interrupted" in first.ended(130)
+    first.process.send_signal(signal.SIGKILL)
     assert second.process.wait(timeout=HEARTBEAT + 60) != 0
     assert "if one dies, all end, and --resume continues" in second.log.read_text()
 
