@@ -62,17 +62,17 @@ class Optim:
     """The update rule and its learning rates."""
 
     rate: float = 0.01  # learning rate of the weights (AlexNet §5)
-    bias_rate: float = 2.0  # factor of the biases' rate (layer-params-145.cfg: epsB)
+    bias_rate: float = 2.0  # times the weights' rate (layer-params-145.cfg: epsB)
     momentum: float = 0.9  # AlexNet §5
     weight_decay: float = 0.0005  # of the weights; biases have none (AlexNet §5)
     layer_decay: ByLayer = field(default_factory=dict)  # layers with another decay
     layer_rate: ByLayer = field(default_factory=dict)  # a layer's factor; 0 freezes it
     drop_epochs: tuple[float, ...] = ()  # divide the rate by 10 after these epochs
     drop_biases: bool = True  # divide the biases' rate too (no-drop-biases: keep it)
-    layer_drop: ByLayer = field(default_factory=dict)  # divide a layer's rate after
-    layer_freeze: ByLayer = field(default_factory=dict)  # stop a layer's learning after
-    plateau: int = 0  # or: divide after this many epochs without a better test error
-    drops: int = 3  # the most divisions by plateau (AlexNet §5: three)
+    layer_drop: ByLayer = field(default_factory=dict)  # epoch: divide its rate by 10
+    layer_freeze: ByLayer = field(default_factory=dict)  # epoch: it stops learning
+    plateau: int = 0  # instead: divide after this many epochs without a better error
+    drops: int = 3  # with plateau, divide at most this many times (AlexNet §5: three)
 
     def __post_init__(self) -> None:
         _check("optim.", self, rate=0, bias_rate=0, momentum=0, weight_decay=0)
@@ -98,7 +98,7 @@ class Mesh:
 class Run:
     """All settings of a training run."""
 
-    name: str  # of the recipe
+    name: str  # of the recipe, and of the run's folder
     data: Data
     augment: Augment
     net: Net

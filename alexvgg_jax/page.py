@@ -82,7 +82,7 @@ def scoreboard(results: Sequence[Result], links: bool = False) -> str:
         if tag in findings:
             result, finding = findings[tag]
             verdict, shown = finding.verdict, _first(claim, finding)
-            word = str(verdict) if verdict.word == "not tested" else verdict.word
+            word = str(verdict)
             word = f"[{word}](#{result.name})" if links else word
         lines.append((tag, claim.short, *shown, word))
     columns = ("tag", "claim", "published", "ours", "verdict")

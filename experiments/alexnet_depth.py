@@ -1,4 +1,4 @@
-"""AlexNet §7: depth matters; a net without any middle convolution has higher errors.
+"""AlexNet §7: removing any one of the middle convolutions raises the error.
 
 Trains `alexnet-small`, and the same net without each of conv2 to conv5 in turn. The
 layer's activation and normalisation go with it; pooling stays. The published figure,

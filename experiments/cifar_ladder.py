@@ -17,8 +17,9 @@ how the program's scores were obtained tests the 13% net so (12.6% in the run th
 shows). The 12% net is the 13% net, layer for layer, at the rates that end its training:
 both figures are compared with one run.
 
-The 80-second net has three seeds. The others take hours and have one. `--arms` chooses
-nets, and `--seeds` sets another number.
+The 80-second net has three seeds by default. Six are recorded, because three did not
+decide. The others take hours and have one seed. `--arms` chooses nets, and `--seeds`
+sets another number.
 
 Verdict, on CIFAR-10 only: reproduced if the mean test error is less than 1.5 points
 above the published one, and not reproduced if it is more, by two standard errors;

@@ -16,7 +16,7 @@ CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHELL = README.replace("\\\n", " ")
 COMMANDS = re.findall(r"^    python -m alexvgg_jax (.+)$", SHELL, re.MULTILINE)
 SCRIPTS = set(re.findall(r"python (experiments/[\w/]+\.py)", README))
-LINKS = re.findall(r"\]\((?!http|#)([^)]+)\)", README)
+LINKS = re.findall(r"\]\((?!http|#)([^)#]+)", README)
 
 
 def test_the_examples_run_in_order():

@@ -70,12 +70,12 @@ class AlexNet(Net):
     """
 
     width: float = 1.0  # factor of the kernels and units of every layer
-    classifier: float = 1.0  # one more factor of the units of fc6 and fc7
+    classifier: float = 1.0  # multiplies the units of fc6 and fc7 after `width`
     conv1: tuple[int, int] = (11, 4)  # size and stride: 11 4, or 5 2 for small images
     activation: Activations = "relu"  # or tanh (AlexNet §3.1)
     after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # in this order
-    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # program: act norm spatial
-    pooling: tuple[int, int] = (3, 2)  # size and stride; 2 2 has net 147's padding
+    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # also: spatial
+    pooling: tuple[int, int] = (3, 2)  # size and stride; 2 2 keeps the map sizes
     lrn_alpha: float = 1e-4  # as in the formula; the program divides it by n = 5
     lrn_k: float = 2.0  # Caffe: 1
     lrn_across_towers: bool = False  # let LRN windows cross from one GPU to the other
