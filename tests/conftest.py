@@ -1,5 +1,8 @@
+import os
 import resource
+import shutil
 import tempfile
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -9,10 +12,17 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Many tests train the same net: it is compiled once a session.
-COMPILED = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", COMPILED.name)
+# Many tests train the same net: all processes share its compiled program.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+FIRST = os.getppid() if IS_WORKER else os.getpid()
+COMPILED = Path(tempfile.gettempdir(), f"alexvgg_jax-tests-{FIRST}")
+jax.config.update("jax_compilation_cache_dir", str(COMPILED))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_sessionfinish():
+    if not IS_WORKER:
+        shutil.rmtree(COMPILED, ignore_errors=True)
 
 
 @pytest.fixture
