@@ -71,6 +71,13 @@ def describe(data: Data) -> dict[str, Any]:
     return asdict(images) | {"classes": len(train.classes), "grey": grey}
 
 
+def share_compiled(directory: Path) -> None:
+    """Keep compiled programs there for all seeds, unless the environment says where."""
+    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore (environment)
+        jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def train_in(directory: Path, run: Run) -> Trained:
     """Train a run, or continue it. A folder with other settings is replaced."""
     try:

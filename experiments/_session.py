@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 import jax
 import tyro
 from _ablation import Experiment, result_of
-from _runs import Run, Trained, describe, errors, same_run, settings_of, train_in
+from _runs import (
+    Run,
+    Trained,
+    describe,
+    errors,
+    same_run,
+    settings_of,
+    share_compiled,
+    train_in,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -65,11 +74,7 @@ class Session:
         self.data = describe(Data(chosen.data))
         self.commit, self.clean = results.commit()  # before anyone edits the code
         chosen.out.mkdir(parents=True, exist_ok=True)
-        # All seeds share one compiled program.
-        if not jax.config.jax_compilation_cache_dir:  # pyright: ignore (environment)
-            cache = str(chosen.out / "runs" / "compiled")
-            jax.config.update("jax_compilation_cache_dir", cache)
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        share_compiled(chosen.out / "runs")
 
     def run(self, arm: str, seed: int) -> Run:
         """An arm's run on the chosen data, with the chosen epochs."""
