@@ -65,6 +65,8 @@ class Checkpoints:
         for old in self._manager.all_steps():
             if old >= step:  # damaged, or an epoch has ended without another step
                 self._manager.delete(old)
+        if jax.process_count() == 1:  # orbax would compile a slice of every array
+            state = jax.device_get(state)
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )

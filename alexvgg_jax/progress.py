@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.errors import Diverged
+from alexvgg_jax.models import Params
 from alexvgg_jax.step import State, Sums
 
 
@@ -47,11 +48,16 @@ def restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
 
 def save(checkpoints: Checkpoints, state: State, position: Position) -> None:
     """Save a checkpoint. Raises Diverged for parameters that are not finite."""
-    finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state.params)
-    if not all(jax.device_get(jax.tree.leaves(finite))):
+    if not all(jax.device_get(_finite(state.params))):
         raise Diverged(f"parameters are not finite at step {position.step}", 1)
     progress: dict[str, Any] = asdict(position) | {
         "history": [epoch._asdict() for epoch in position.history],
         "sums": list(position.sums),
     }
     checkpoints.save(position.step, state, progress)
+
+
+@jax.jit
+def _finite(params: Params) -> list[jax.Array]:
+    """Whether all values are finite, for every array."""
+    return [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]

@@ -16,10 +16,17 @@ import pytest
 from jax.experimental import multihost_utils
 
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.hosts import HEARTBEAT, check_agreement, check_shared, join_hosts
+from alexvgg_jax.hosts import check_agreement, check_shared, join_hosts
 
 SMALL = ("--data.size", "12", "--epochs", "3", "--batch", "256")  # 17 steps
 UNTIL_ENDED = ("--epochs", "1000")
+HEARTBEAT = 10  # seconds; the command's own 30 would only take longer
+COMMAND = f"""
+import runpy
+from alexvgg_jax import hosts
+hosts.HEARTBEAT = {HEARTBEAT}
+runpy.run_module("alexvgg_jax", run_name="__main__", alter_sys=True)
+"""
 ROUNDING = 1e-4  # of sums in another order, grown over the steps
 
 # In this process.
@@ -120,7 +127,7 @@ class Host:
     """The training command in a process of its own, and what it printed."""
 
     def __init__(self, folder: Path, devices: int, *arguments: str, **launcher: str):
-        command = [sys.executable, "-m", "alexvgg_jax", "train", "digits", *SMALL]
+        command = [sys.executable, "-c", COMMAND, "train", "digits", *SMALL]
         self.log = folder.parent / f"{folder.name}{len(list(folder.parent.iterdir()))}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
