@@ -23,8 +23,12 @@ os.environ["XLA_FLAGS"] = " ".join([*QUICK, os.environ.get("XLA_FLAGS", "")])
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FIRST = os.getppid() if IS_WORKER else os.getpid()
 COMPILED = Path(tempfile.gettempdir(), f"alexvgg_jax-tests-{FIRST}")
-jax.config.update("jax_compilation_cache_dir", str(COMPILED))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+for option, value in (
+    ("jax_compilation_cache_dir", str(COMPILED)),
+    ("jax_persistent_cache_min_compile_time_secs", 0),
+):
+    jax.config.update(option, value)
+    os.environ[option.upper()] = str(value)  # for the commands that tests start
 
 
 def pytest_sessionfinish():

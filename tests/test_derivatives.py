@@ -7,14 +7,41 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from nets import stack
 
 from alexvgg_jax.models import MODELS, build
+from alexvgg_jax.models.layers import (
+    LRN,
+    Activation,
+    Conv,
+    Dense,
+    Dropout,
+    GlobalAverage,
+    Local,
+    Pool,
+    SlidingDense,
+)
 
-SMALL = {
-    "alexnet-small": {"image_size": 20, "width": 0.25},  # groups, LRN over maps, Dense
-    "cifar-18pct": {"image_size": 12},  # LRN over pixels, average pooling
-    "cifar-11pct": {"image_size": 12},  # Local
-}
+MAPS = stack(
+    Conv("conv1", 8),
+    Activation("relu1", "relu"),
+    LRN("norm1"),
+    Pool("pool1"),
+    Conv("conv2", 4, groups=2),
+    Dropout("drop2"),
+    Dense("fc3", 3),
+    image_size=8,
+)
+PIXELS = stack(
+    Local("local1", 4, pad=1),
+    Activation("tanh1", "tanh"),
+    LRN("norm1", size=3, over="pixels"),
+    Pool("pool1", kind="average"),
+    SlidingDense("fc2", 8, size=2),
+    GlobalAverage("average"),
+    Dense("fc3", 3),
+    image_size=5,
+)
 
 
 def random_like(tree, seed, scale):
@@ -25,9 +52,8 @@ def random_like(tree, seed, scale):
 
 
 @functools.cache
-def problem(name):
-    """A small net's loss as a function of its parameters, parameters, and a tangent."""
-    net = build(name, classes=3, **SMALL[name])
+def problem(net):
+    """A net's loss as a function of its parameters, parameters, and a tangent."""
     images = random_like(jnp.zeros((2, *net.input_shape)), 0, 50.0)
     shapes = jax.eval_shape(net.init, jax.random.key(0))
     key = jax.random.key(1)
@@ -45,7 +71,7 @@ def dot(a, b):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_net_has_forward_mode(name):
-    """Trace only: the numbers are tested on the small nets below."""
+    """Trace only: the numbers are tested on the small nets above."""
     net = build(name, classes=3)
     params = jax.eval_shape(net.init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, *net.input_shape), jnp.float32)
@@ -61,10 +87,10 @@ def test_every_net_has_forward_mode(name):
     assert gradient == product == params
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_directional_derivatives(name):
+@pytest.mark.parametrize("net", [MAPS, PIXELS])
+def test_directional_derivatives(net):
     """First and second derivatives agree in forward, reverse and mixed mode."""
-    loss, params, tangent = problem(name)
+    loss, params, tangent = problem(net)
 
     def forward(params):
         return jax.jvp(loss, (params,), (tangent,))[1]
@@ -91,7 +117,7 @@ def test_directional_derivatives(name):
 
 def test_jacobian_and_hessian():
     """For the last bias of a net: jacfwd, jacrev, and a symmetric Hessian."""
-    loss, params, _ = problem("cifar-18pct")
+    loss, params, _ = problem(MAPS)
     last = list(params)[-1]
 
     def of_bias(bias):
@@ -110,7 +136,7 @@ def test_jacobian_and_hessian():
 
 def test_one_exported_program_for_all_platforms():
     """The gradient, lowered once for CPUs, GPUs and TPUs, is right on this platform."""
-    loss, params, _ = problem("cifar-18pct")
+    loss, params, _ = problem(MAPS)
     gradient = jax.jit(jax.grad(loss))
     exported = jax.export.export(gradient, platforms=("cpu", "cuda", "tpu"))(params)
     text = exported.mlir_module()

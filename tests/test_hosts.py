@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from jax.experimental import multihost_utils
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.hosts import check_agreement, check_shared, join_hosts
 
-SMALL = ("--data.size", "12", "--epochs", "3", "--batch", "256")  # 17 steps
+SMALL = ("--data.size", "12", "--epochs", "3", "--batch", "32")  # 10 steps
 UNTIL_ENDED = ("--epochs", "1000")
-HEARTBEAT = 10  # seconds; the command's own 30 would only take longer
+HEARTBEAT = 6  # seconds; the command's own 30 would only take longer
 COMMAND = f"""
 import runpy
 from alexvgg_jax import hosts
@@ -114,6 +115,19 @@ def test_hosts_must_share_the_folder(tmp_path, monkeypatch, shared):
 STARTED: list[subprocess.Popen] = []
 
 
+@pytest.fixture(scope="module", autouse=True)
+def images(tmp_path_factory):
+    """Three classes of 35 images to train on and 8 to test; `Host` finds them."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 35), ("test", 8)):
+        for name in "abc":
+            folder = tmp_path_factory.getbasetemp() / "images" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(256, size=(12, 12, 3), dtype=np.uint8)
+                cv2.imwrite(str(folder / f"{number}.png"), pixels)
+
+
 @pytest.fixture(autouse=True)
 def no_process_is_left():
     yield
@@ -127,14 +141,15 @@ class Host:
     """The training command in a process of its own, and what it printed."""
 
     def __init__(self, folder: Path, devices: int, *arguments: str, **launcher: str):
+        images = folder.parent.parent / "images"
         command = [sys.executable, "-c", COMMAND, "train", "digits", *SMALL]
+        command += ["--data.name", str(images), "--out", str(folder)]
         self.log = folder.parent / f"{folder.name}{len(list(folder.parent.iterdir()))}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, "--out", str(folder), *arguments],
+                [*command, *arguments],
                 env=os.environ
                 | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-                | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
                 | launcher,
                 stdout=log,
                 stderr=log,
@@ -180,7 +195,7 @@ def two_tasks_of_slurm(folder: Path, *arguments: str) -> tuple[Host, Host]:
 
 
 def wait_for_a_checkpoint(folder: Path, host: Host) -> None:
-    while not (folder / "checkpoints" / "6").exists():
+    while not (folder / "checkpoints" / "4").exists():
         assert host.process.poll() is None, host.log.read_text()
         time.sleep(0.01)
 

@@ -1,5 +1,6 @@
 """What compiled steps communicate, in the paper's own net at its own size."""
 
+import functools
 from collections import Counter
 
 import pytest
@@ -17,6 +18,7 @@ BATCH, FLOAT = 128, 4
 PARAMETERS = 60_965_224  # of the paper's net
 
 
+@functools.cache
 def ledger_of(split: Mesh, zero: bool = False) -> Ledger:
     step = compiled(NET, BATCH, make_mesh(split), CROP, 256, zero)
     return read(step.as_text() or "", NET)
@@ -100,13 +102,12 @@ def test_groups_that_are_not_named_are_of_all_devices():
     }
 
 
-@pytest.mark.parametrize("devices", [8])
-def test_zero_gathers_what_each_device_updated(devices):
+def test_zero_gathers_what_each_device_updated():
     """And sums gradients as without it; a TPU then sums into parts."""
-    split = ledger_of(Mesh(devices=devices), zero=True)
-    gathered = Entry("", False, "all-gather", devices)
-    assert split.pop(gathered) == FLOAT * PARAMETERS * (devices - 1) // devices
-    assert split == ledger_of(Mesh(devices=devices))
+    split = Mesh(devices=2)
+    more = ledger_of(split, zero=True) - ledger_of(split)
+    assert more == {Entry("", False, "all-gather", 2): FLOAT * PARAMETERS // 2}
+    assert ledger_of(split) <= ledger_of(split, zero=True)
 
 
 def test_zero_of_towers_moves_nothing_between_them():
