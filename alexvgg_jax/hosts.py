@@ -126,11 +126,15 @@ def check_shared(folder: Path) -> None:
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
     """A list that collects Ctrl-C and SIGTERM instead of an exception; a second signal
-    ends the program at once. On several hosts, jax handles SIGTERM for all of them."""
+    ends the program at once. On several hosts, jax handles SIGTERM for all of them, and
+    Ctrl-C ends its host at once: to close the checkpoints would wait for the others."""
     received: list[int] = []
-    handled = (signal.SIGINT, signal.SIGTERM) if jax.process_count() == 1 else ()
+    alone = jax.process_count() == 1
+    handled = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
 
     def receive(number: int, _: Any) -> None:
+        if not alone:
+            end_process(KeyboardInterrupt())
         received.append(number)
         for each in handled:
             signal.signal(each, before[each])

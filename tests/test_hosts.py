@@ -240,13 +240,14 @@ def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path
     assert first_losses(folder) == pytest.approx(one_host, rel=ROUNDING)
 
 
-def test_an_interrupted_host_ends_the_other(tmp_path):
+@pytest.mark.parametrize("interrupted", [0, 1])
+def test_an_interrupted_host_ends_the_other(tmp_path, interrupted):
     folder = tmp_path / "two"
-    first, second = two_hosts(folder, *UNTIL_ENDED)
-    wait_for_a_checkpoint(folder, first)
-    second.process.send_signal(signal.SIGINT)
-    assert "interrupted" in second.ended(130)
-    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
+    hosts = two_hosts(folder, *UNTIL_ENDED)
+    wait_for_a_checkpoint(folder, hosts[0])
+    hosts[interrupted].process.send_signal(signal.SIGINT)
+    assert "interrupted" in hosts[interrupted].ended(130)
+    assert hosts[1 - interrupted].process.wait(timeout=HEARTBEAT + 60) != 0
 
 
 def test_an_error_of_one_host_ends_both(tmp_path):
