@@ -48,7 +48,12 @@ def statistics(parts: Iterable[UInt8[np.ndarray, "_ height width 3"]]) -> Statis
 def random_crop(
     key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"], size: int
 ) -> UInt8[Array, "batch {size} {size} 3"]:
-    """AlexNet §4.1 crops: a square at a random place of each image."""
+    """AlexNet §4.1 crops: a square at a random place of each image.
+
+    The original program draws one place for 32 images (`convdata_jpeg.py`). A square of
+    224 pixels has 33 x 33 places in 256 pixels, and with mirror images there are 2,178
+    crops; the paper counts 2,048.
+    """
     height, width = images.shape[1:3]
     if size > min(height, width):
         raise InputError(

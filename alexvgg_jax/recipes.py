@@ -137,18 +137,16 @@ ALEXNET_SOURCE = replace(
     epochs=91,
 )
 
-# The paper's own N(0, variance 1e-2) overflows at once on pixels from 0 to 255 (logits
-# of 5e7 at 64 pixels). VGG §3.1 names Glorot's weights as the alternative.
 VGG_A = replace(
     ALEXNET_PAPER,
     name="vgg-a",
     augment=Augment(crop=224, mirror=True, colour=0.1, mean="channel"),
-    net=build("vgg-a", weight_init="glorot"),
+    net=build("vgg-a"),
     batch=256,
     epochs=74,
 )
 
-VGG_D = replace(VGG_A, name="vgg-d", net=build("vgg-d", weight_init="glorot"))
+VGG_D = replace(VGG_A, name="vgg-d", net=build("vgg-d"))
 
 _RECIPES = (
     Recipe(

@@ -1,5 +1,6 @@
 """The distributions from which every net draws its first parameters."""
 
+import functools
 import math
 
 import jax
@@ -82,17 +83,44 @@ def test_one_weird_trick():
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "vgg" in name])
-def test_vgg(name):
-    """VGG §3.1: N(0, variance 1e-2), biases 0."""
-    layers = weighted(build(name)).values()
-    assert {(layer.init, layer.bias_init) for layer in layers} == {(0.1, 0.0)}
+@pytest.mark.parametrize(
+    ("switches", "init"),
+    [
+        ({}, "glorot"),  # no pre-training needed
+        ({"head": "gap"}, "glorot"),
+        ({"head": "dense", "weight_init": "he"}, "he"),
+        ({"weight_init": "variance"}, 0.1),  # "zero mean and 10^-2 variance"
+        ({"weight_init": "deviation"}, 0.01),
+    ],
+)
+def test_vgg(name, switches, init):
+    """VGG §3.1, and biases 0."""
+    layers = weighted(build(name, **switches)).values()
+    assert {(layer.init, layer.bias_init) for layer in layers} == {(init, 0.0)}
 
 
-@pytest.mark.parametrize("head, layers", [("gap", 9), ("dense", 11), ("fc", 11)])
-def test_glorot_in_every_layer(head, layers):
-    """VGG §3.1: the switch that makes pre-training unnecessary."""
-    net = build("vgg-a", weight_init="glorot", head=head)
-    assert [x.init for x in weighted(net).values()] == ["glorot"] * layers
+@pytest.mark.parametrize("name", ["vgg-d", "vgg-e"])
+def test_a_new_vgg_has_finite_logits_of_the_size_of_one(name):
+    """With the variance as the paper states it, they are near 1e10."""
+    logits = {}
+    for weight_init in ("glorot", "he", "variance", "deviation"):
+        net = build(name, weight_init=weight_init, image_size=32, width=1 / 8)
+        images = 60 * jax.random.normal(KEY, (2, 32, 32, 3))
+        scores, _ = jax.jit(functools.partial(net.apply, train=False))(
+            net.init(KEY), images
+        )
+        logits[weight_init] = float(jnp.abs(scores).max())
+    assert 1e-2 < logits["glorot"] < logits["he"] < 1e3
+    assert logits["deviation"] < 1e-6
+
+
+@pytest.mark.parametrize("init", ["glorot", "he"])
+def test_alexnet_drawn_by_another_rule(init):
+    """Every weight, and the same biases."""
+    net = build("alexnet-paper", weight_init=init)
+    layers = weighted(net)
+    assert {layer.init for layer in layers.values()} == {init}
+    assert layers["conv2"].bias_init == 1.0
 
 
 @pytest.mark.parametrize(
@@ -100,6 +128,7 @@ def test_glorot_in_every_layer(head, layers):
     [
         (0.01, nn.initializers.normal(0.01)),
         ("glorot", nn.initializers.glorot_uniform()),
+        ("he", nn.initializers.variance_scaling(2.0, "fan_in", "normal")),
     ],
 )
 @pytest.mark.parametrize("shape", [(5, 4), (3, 2, 2, 4)])

@@ -337,7 +337,7 @@ def test_unknown_switch():
         ("vgg-a", {"activation": "gelu"}, "activation 'gelu': choose from relu, tanh"),
         ("vgg-a", {"column": "F"}, "column 'F': choose from A, B, B 5x5, C, D, E"),
         ("vgg-a", {"head": "conv"}, "head 'conv': choose from fc, dense, gap"),
-        ("vgg-a", {"weight_init": "he"}, "init 'he': choose from paper, glorot"),
+        ("vgg-a", {"weight_init": "paper"}, "init 'paper': choose from glorot, he"),
         ("vgg-a", {"compute": "fp8"}, "'fp8': choose from float32, bfloat16"),
         ("vgg-a", {"classes": 0}, "classes 0: a whole number from 1 up"),
         ("vgg-a", {"classes": 2.0}, "classes 2.0: a whole number"),

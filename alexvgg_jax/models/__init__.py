@@ -18,6 +18,14 @@ __all__ = ["MODELS", "Compute", "Features", "Net", "Params", "build"]
 
 MODELS: dict[str, Net] = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
 
+USUAL_NAMES = {
+    "alexnet": "alexnet-paper",
+    "vgg11": "vgg-a",
+    "vgg13": "vgg-b",
+    "vgg16": "vgg-d",
+    "vgg19": "vgg-e",
+}
+
 
 def build(name: str, /, **switches: Any) -> Net:
     """The network of that name in MODELS; keywords replace its switches.
@@ -33,7 +41,8 @@ def build(name: str, /, **switches: Any) -> Net:
     image that is too small.
     """
     if name not in MODELS:
-        raise InputError(f"unknown model {name!r}{_closest(name, MODELS)}")
+        usual = f"; here it is {USUAL_NAMES[name]!r}" if name in USUAL_NAMES else ""
+        raise InputError(f"unknown model {name!r}{usual or _closest(name, MODELS)}")
     net = MODELS[name]
     known = [field.name for field in dataclasses.fields(net)]
     for switch in switches:

@@ -17,12 +17,14 @@ from alexvgg_jax.models.layers import (
     Layer,
     Pool,
     activation,
+    drawn_by,
 )
 from alexvgg_jax.models.net import Net
 
 # What can follow conv1 and conv2: the activation, response normalisation over maps
 # ("norm") and over pixels ("spatial"), and pooling.
 Step = Literal["act", "norm", "spatial", "pool"]
+WeightInit = Literal["paper", "glorot", "he"]
 Middle = Literal["conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 
 
@@ -61,7 +63,7 @@ class AlexNet(Net):
     weights, because N(0, 0.01^2) learns nothing at first in layers so narrow.
 
     AlexNet §3.2, `towers`: "joined" as in the paper; "apart" until fc8 (the program's
-    net 150, with its fc7 inferred); "half", one GPU with half the kernels except in
+    `layers-150.cfg`); "half", one GPU with half the kernels except in
     conv5 (145-half); "one", one tower with the kernels of both and no groups. AlexNet
     §7: `without` leaves out a middle layer, except its pooling.
 
@@ -83,6 +85,7 @@ class AlexNet(Net):
     without: Middle | None = None  # a layer to leave out, with its activation and norm
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
     inverted_dropout: bool = False  # scale in training instead of in tests, as Caffe
+    weight_init: WeightInit = "paper"  # glorot, he: for data too small for N(0, 0.01^2)
     middle_init: float = 0.01  # standard deviation in conv3, conv4 and conv5
     hidden_init: float = 0.01  # standard deviation in fc6 and fc7
     bias_init: float = 1.0  # in conv2, conv4, conv5, fc6 and fc7
@@ -134,12 +137,15 @@ class AlexNet(Net):
             "fc7": self._hidden("7", features[6], groups[6]),
             "fc8": (Dense("fc8", self.classes),),
         }
-        return tuple(
+        layers = tuple(
             layer
             for name, block in blocks.items()
             for layer in block
             if name != self.without or isinstance(layer, Pool)
         )
+        if self.weight_init == "paper":
+            return layers
+        return drawn_by(self.weight_init, layers)
 
     def _features(self) -> list[int]:
         """The kernels or units of conv1 to fc7, an even number each."""

@@ -62,7 +62,7 @@ def add_bias_tangent(y: Array, bias: Array) -> Array:
     together = max(
         n for n in range(1, max(WIDE // bias.size, 1) + 1) if per_image % n == 0
     )
-    exact = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
+    exact = jnp.promote_types(y.dtype, jnp.float32)
     row = jnp.broadcast_to(bias.astype(exact), (together, *bias.shape))
     row = row.reshape(together * bias.size)
     rows = jnp.broadcast_to(row, (positions // together, *row.shape))

@@ -11,7 +11,7 @@ as cover the image, and the last one reads zeros beyond the right and bottom bor
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -37,7 +37,8 @@ from alexvgg_jax.models.operations import (
 
 Shape = tuple[int, ...]  # one image's activations: (height, width, maps) or (units,)
 LayerParams = Mapping[str, Array]  # "kernel" and "bias", or nothing
-Init = float | Literal["glorot"]  # deviation of N(0, std^2), or Glorot's uniform
+# Deviation of N(0, std^2); Glorot's uniform; He's N(0, 2 / inputs), for ReLU.
+Init = float | Literal["glorot", "he"]
 Activations = Literal["relu", "tanh"]
 
 
@@ -94,7 +95,8 @@ class Layer:
 
 
 def draw_kernel(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -> Array:
-    """A kernel [..., inputs, outputs] from N(0, init^2) or Glorot's uniform.
+    """A kernel [..., inputs, outputs] from N(0, init^2), Glorot's uniform or He's
+    normal distribution.
 
     It is drawn as a matrix: the numbers are the same, and XLA compiles it twice as fast
     (CPU). Each device then draws only the outputs that it holds.
@@ -104,7 +106,16 @@ def draw_kernel(init: Init, key: PRNGKeyArray, shape: Shape, dtype: DTypeLike) -
         *window, inputs, outputs = shape
         limit = math.sqrt(6 / math.prod(window) / (inputs + outputs))
         return limit * jax.random.uniform(key, matrix, dtype, -1).reshape(shape)
-    return init * jax.random.normal(key, matrix, dtype).reshape(shape)
+    deviation = math.sqrt(2 / matrix[0]) if init == "he" else init
+    return deviation * jax.random.normal(key, matrix, dtype).reshape(shape)
+
+
+def drawn_by(init: Init, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers with their weights drawn by another rule, and the same biases."""
+    return tuple(
+        replace(layer, init=init) if isinstance(layer, Weighted) else layer
+        for layer in layers
+    )
 
 
 def cast_params(params: LayerParams, x: Array) -> tuple[Array, Array]:
@@ -348,7 +359,7 @@ class LRN(Layer):
     map i, or over the `size` x `size` pixels around each pixel of one map. `groups=2`
     keeps the windows within each GPU's half of the maps. The original program divides
     alpha by the number of maps or pixels in a window; the paper's formula and this
-    layer do not. The layer computes in float32.
+    layer do not. The layer computes at least in float32.
     """
 
     size: int = 5
@@ -369,7 +380,7 @@ class LRN(Layer):
         self, params: LayerParams, x: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch height width maps"]:
         halves = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
-        halves = halves.astype(jnp.float32)
+        halves = halves.astype(jnp.promote_types(x.dtype, jnp.float32))
         n = self.size
         window = (1, 1, 1, 1, n) if self.over == "maps" else (1, n, n, 1, 1)
         y = normalise(halves, window, self.alpha, self.beta, self.k)
@@ -400,10 +411,10 @@ class Pool(Layer):
     ) -> Float[Array, "batch rows columns maps"]:
         if self.kind == "max":
             return max_pool(x, self.size, self.stride)
-        exact = x.astype(jnp.float32)
+        exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         pooled = reduce_windows(exact, 0.0, lax.add, self.size, self.stride)
         rows, columns = (self._pixels_seen(n) for n in x.shape[1:3])
-        seen = np.outer(rows, columns)[None, :, :, None].astype(np.float32)
+        seen = np.outer(rows, columns)[None, :, :, None].astype(exact.dtype)
         return (pooled / seen).astype(x.dtype)
 
     def _pixels_seen(self, n: int) -> np.ndarray:

@@ -17,8 +17,10 @@ from typing import (
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alexvgg_jax.errors import InputError
@@ -47,6 +49,9 @@ class Net:
         hints = get_type_hints(type(self))
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+                object.__setattr__(self, field.name, value)
             if expected := _mismatch(value, hints[field.name]):
                 raise InputError(
                     f"{type(self).__name__}: {field.name} {value!r}: {expected}"
@@ -93,8 +98,7 @@ class Net:
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Float32 parameters drawn as the paper draws them: layer -> kernel, bias."""
-        images = jnp.zeros((1, *self.input_shape))
-        variables = self.module().init(key, images, train=False)
+        variables = self.module().init(key, method="draw")
         return cast(Params, variables["params"])
 
     def apply(
@@ -122,7 +126,7 @@ class Net:
         x, features = run_layers(
             layers,
             params,
-            images.astype(self.compute),
+            images.astype(compute_dtype(images, self.compute)),
             train=train,
             key=key,
             remat=self.remat,
@@ -210,7 +214,6 @@ class Network(nn.Module):
 
     net: Net
 
-    @nn.compact
     def __call__(
         self,
         images: Float[Array, "batch height width 3"],
@@ -218,13 +221,24 @@ class Network(nn.Module):
         train: bool,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "batch *output"], Features]:
+        return self.net.apply(self.draw(), images, train=train, key=key)
+
+    @nn.compact
+    def draw(self) -> Params:
+        """The parameters, drawn when the module is initialised."""
         params, shape = {}, self.net.input_shape
         for layer in self.net.layers():
             if isinstance(layer, Weighted):
                 shapes = layer.param_shapes(shape)
                 params[layer.name] = _LayerParams(layer, shapes, name=layer.name)()
             shape = layer.output(shape)
-        return self.net.apply(params, images, train=train, key=key)
+        return params
+
+
+def compute_dtype(images: Array, compute: Compute) -> DTypeLike:
+    """The dtype of the activations: `compute`, but float64 for float64 images (x64)."""
+    wide = images.dtype == jnp.float64 and compute == "float32"
+    return jnp.float64 if wide else jnp.dtype(compute)
 
 
 def run_layers(

@@ -117,7 +117,7 @@ def add_bias_defined(
     """The definition of `add_bias`. The bias has the shape of the last axes of `y`."""
     # At least float32, and so the sum in the gradient: a bfloat16 sum over a batch's
     # pixels stops growing at a tenth of its value.
-    exact = jnp.float64 if y.dtype == jnp.float64 else jnp.float32
+    exact = jnp.promote_types(y.dtype, jnp.float32)
     places = jnp.expand_dims(bias.astype(exact), range(y.ndim - bias.ndim))
     return (y.astype(exact) + places).astype(y.dtype)
 

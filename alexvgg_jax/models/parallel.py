@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alexvgg_jax.errors import InputError
@@ -40,10 +41,10 @@ from alexvgg_jax.models.layers import (
     cast_params,
 )
 from alexvgg_jax.models.net import (
-    Compute,
     Features,
     Net,
     Params,
+    compute_dtype,
     layer_key,
     run_layers,
 )
@@ -239,10 +240,11 @@ def _in_towers(net: Net, mesh: Mesh) -> Apply:
             masks = _draw_masks(net, 0, mesh, TOWER, len(images), key)
 
         def compute(params, images, masks):
+            dtype = compute_dtype(images, net.compute)
             logits, outputs = run_layers(
                 _masked(tower, masks),
-                _own_gradients(params, specs, net.compute),
-                images.astype(net.compute),
+                _own_gradients(params, specs, dtype),
+                images.astype(dtype),
                 train=train,
                 key=None,
                 remat=net.remat,
@@ -259,7 +261,7 @@ def _in_towers(net: Net, mesh: Mesh) -> Apply:
     return apply
 
 
-def _own_gradients(params: Params, specs: Specs, compute: Compute) -> Params:
+def _own_gradients(params: Params, specs: Specs, dtype: DTypeLike) -> Params:
     """The parameters in the dtype of the net's products. Their gradients are those of
     a device's images, and the backward pass sums them over `data` here. (The gradients
     of the last bias are summed where it is added.)"""
@@ -269,7 +271,7 @@ def _own_gradients(params: Params, specs: Specs, compute: Compute) -> Params:
             own[layer] = {
                 part: leaf
                 if specs[layer][part] == P()
-                else lax.pcast(leaf.astype(compute), DATA, to="varying")
+                else lax.pcast(leaf.astype(dtype), DATA, to="varying")
                 for part, leaf in parts.items()
             }
     return own
@@ -313,7 +315,7 @@ def _with_shared_classifier(net: Net, mesh: Mesh) -> Apply:
         def compute(params, x, masks):
             with jax.named_scope(classifier[0].name):
                 x = lax.all_gather(x, MODEL).reshape(-1, *x.shape[1:])
-            own = _own_gradients(params, specs, net.compute)
+            own = _own_gradients(params, specs, compute_dtype(images, net.compute))
             return run_layers(
                 _masked(classifier, masks), own, x, train=train, key=None, first=first
             )

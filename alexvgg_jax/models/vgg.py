@@ -43,9 +43,12 @@ class VGG(Net):
 
     (224, 224, 3) -> (classes,). `lrn` normalises after the first convolution (A-LRN)
     with AlexNet's constants. VGG §2.3: in a stack of 3x3 convolutions two see 5x5
-    pixels, and three see 7x7. VGG §4.1 5x5 replaces two by one. VGG §3.1: weights from
-    N(0, variance 1e-2) and biases 0; or Glorot's uniform weights, which make the
-    pre-training of the paper unnecessary.
+    pixels, and three see 7x7. VGG §4.1 5x5 replaces two by one. VGG §3.1: biases 0 and
+    weights that need no pre-training, Glorot's uniform ones (or He's). The paper's own
+    weights are from a normal distribution "with the zero mean and 10^-2 variance". Read
+    as it stands, that is N(0, 0.1^2): on pixels from 0 to 255 the logits of net D are
+    near 1e10, and training fails at once. Read as a deviation it is N(0, 0.01^2): then
+    the signal vanishes in the deep nets, as the paper reports.
 
     VGG §3.2: with `head="dense"` the fully-connected layers slide over an image of any
     size from `image_size` up, and the logits are the mean of the class score map "fc8".
@@ -59,7 +62,8 @@ class VGG(Net):
     head: Literal["fc", "dense", "gap"] = "fc"  # gap: global average pooling
     width: float = 1.0  # factor of the kernels and hidden units, for small data
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
-    weight_init: Literal["paper", "glorot"] = "paper"  # paper: N(0, 0.1^2)
+    # glorot, he; deviation: N(0, 0.01^2); variance: N(0, 0.1^2), which overflows
+    weight_init: Literal["glorot", "he", "deviation", "variance"] = "glorot"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,7 +118,8 @@ class VGG(Net):
 
     @property
     def _init(self) -> Init:
-        return "glorot" if self.weight_init == "glorot" else 0.1  # sqrt(variance 1e-2)
+        paper = {"deviation": 0.01, "variance": 0.1}  # 0.1 is the root of 1e-2
+        return paper.get(self.weight_init, self.weight_init)
 
 
 VARIANTS = {

@@ -1,0 +1,114 @@
+"""Nets inside other people's programs."""
+
+import copy
+import functools
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from nets import stack
+
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.models import build
+from alexvgg_jax.models.layers import LRN, Activation, Conv, Dense, Local, Pool
+
+NET = stack(
+    Conv("conv1", 8),
+    Activation("relu1", "relu"),
+    LRN("norm1", alpha=0.1),
+    Pool("pool1"),
+    Local("local2", 4, pad=1),
+    LRN("norm2", size=3, alpha=0.1, over="pixels"),
+    Pool("pool2", kind="average"),
+    Dense("fc3", 3),
+    image_size=12,
+)
+IMAGES = np.random.default_rng(0).standard_normal((4, 12, 12, 3), np.float32)
+
+
+@functools.cache
+def params():
+    return jax.jit(NET.init)(jax.random.key(0))
+
+
+def loss(params, images):
+    logits, _ = NET.apply(params, images, train=False)
+    return (logits**2).mean()
+
+
+def assert_close(left, right):
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), left, right)
+
+
+@pytest.mark.parametrize("name", ["alexnet-paper", "vgg-d", "cifar-11pct"])
+def test_nets_are_values(name):
+    net = build(name)
+    same = pickle.loads(pickle.dumps(net))
+    assert same == copy.copy(net) == copy.deepcopy(net) == net
+    assert hash(same) == hash(net)
+    assert pickle.loads(pickle.dumps(net.module())) == net.module()
+
+
+def test_numpy_numbers_as_switches():
+    net = build("alexnet-small", classes=np.int64(7), width=np.float32(0.25))
+    assert net == build("alexnet-small", classes=7, width=0.25)
+    with pytest.raises(InputError, match="classes 7.0: a whole number"):
+        build("alexnet-small", classes=np.float32(7))
+
+
+@pytest.mark.parametrize(
+    ("usual", "ours"), [("vgg16", "vgg-d"), ("vgg19", "vgg-e"), ("alexnet", "paper")]
+)
+def test_the_usual_names_are_answered(usual, ours):
+    with pytest.raises(InputError, match=f"{usual}.*{ours}"):
+        build(usual)
+
+
+def test_float64_images_are_computed_in_float64():
+    with jax.enable_x64(True):
+        double = jax.tree.map(lambda leaf: leaf.astype(np.float64), params())
+        wide = [jnp.asarray(image, np.float64) for image in (IMAGES, IMAGES + 1e-9)]
+        (first, features), (second, _) = (
+            NET.apply(double, images, train=False) for images in wide
+        )
+        assert {value.dtype for value in features.values()} == {np.dtype(np.float64)}
+        assert 0 < np.abs(first - second).max() < 1e-7  # lost in float32
+    single, _ = NET.apply(params(), jnp.asarray(IMAGES), train=False)
+    np.testing.assert_allclose(first, single, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_gradients_on_a_mesh(kind):
+    """`jax.make_mesh` makes explicit axes."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    whole = jax.device_put(params(), NamedSharding(mesh, P()))
+    images = jax.device_put(IMAGES, NamedSharding(mesh, P("data")))
+    with jax.set_mesh(mesh):
+        gradients = jax.jit(jax.grad(loss))(whole, images)
+    assert_close(gradients, jax.jit(jax.grad(loss))(params(), IMAGES))
+
+
+def test_a_program_for_any_batch():
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *NET.input_shape), np.float32)
+    program = export.export(jax.jit(jax.value_and_grad(loss)))(params(), images)
+    for count in (1, 4):
+        expected = jax.jit(jax.value_and_grad(loss))(params(), IMAGES[:count])
+        assert_close(program.call(params(), IMAGES[:count]), expected)
+
+
+def test_without_jit():
+    with jax.disable_jit():
+        gradients = jax.grad(loss)(params(), IMAGES)
+    assert_close(gradients, jax.jit(jax.grad(loss))(params(), IMAGES))
+
+
+def test_a_compiled_net_transfers_nothing():
+    images, step = jnp.asarray(IMAGES), jax.jit(jax.grad(loss))
+    with jax.transfer_guard("disallow"):
+        step(params(), images)
