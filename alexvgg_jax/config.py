@@ -69,9 +69,11 @@ class Optim:
     layer_rate: ByLayer = field(default_factory=dict)  # a layer's factor; 0 freezes it
     drop_epochs: tuple[float, ...] = ()  # divide the rate by 10 after these epochs
     drop_biases: bool = True  # divide the biases' rate too (no-drop-biases: keep it)
-    layer_drop: ByLayer = field(default_factory=dict)  # epoch: divide its rate by 10
-    layer_freeze: ByLayer = field(default_factory=dict)  # epoch: it stops learning
-    plateau: int = 0  # instead: divide after this many epochs without a better error
+    # LAYER EPOCH: divide this layer's rate by 10 after that epoch
+    layer_drop: ByLayer = field(default_factory=dict)
+    # LAYER EPOCH: this layer stops learning after that epoch
+    layer_freeze: ByLayer = field(default_factory=dict)
+    plateau: int = 0  # divide the rate by 10 after this many epochs without a gain
     drops: int = 3  # with plateau, divide at most this many times (AlexNet §5: three)
 
     def __post_init__(self) -> None:
@@ -98,7 +100,7 @@ class Mesh:
 class Run:
     """All settings of a training run."""
 
-    name: str  # of the recipe, and of the run's folder
+    name: str  # of the run, and of its folder if --out names none
     data: Data
     augment: Augment
     net: Net
@@ -106,7 +108,9 @@ class Run:
     mesh: Mesh = Mesh()
     batch: int = 128  # images a step, over all devices (AlexNet §5)
     accumulate: int = 1  # compute a batch in this number of parts
-    epochs: int = 10  # passes over the training set
+    epochs: int = (
+        10  # passes over the training set; the rate drops at optim.drop-epochs
+    )
     seed: int = 0  # of the parameters, the order of the images and the noise
     until_error: float = 0.0  # stop when an epoch's training error is below this, in %
     checkpoint_every: int = 1  # epochs between checkpoints

@@ -11,7 +11,7 @@ import pytest
 from jax import export
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from nets import stack
+from nets import random_params, stack
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import build
@@ -28,12 +28,12 @@ NET = stack(
     Dense("fc3", 3),
     image_size=12,
 )
-IMAGES = np.random.default_rng(0).standard_normal((4, 12, 12, 3), np.float32)
+IMAGES = 60 * jax.random.normal(jax.random.key(0), (4, *NET.input_shape))
 
 
 @functools.cache
 def params():
-    return jax.jit(NET.init)(jax.random.key(0))
+    return random_params(NET)
 
 
 def loss(params, images):
@@ -42,7 +42,8 @@ def loss(params, images):
 
 
 def assert_close(left, right):
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), left, right)
+    for a, b in zip(*map(jax.tree.leaves, (left, right)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("name", ["alexnet-paper", "vgg-d", "cifar-11pct"])
@@ -54,7 +55,7 @@ def test_nets_are_values(name):
     assert pickle.loads(pickle.dumps(net.module())) == net.module()
 
 
-def test_numpy_numbers_as_switches():
+def test_numpy_numbers_as_switches(unchecked):
     net = build("alexnet-small", classes=np.int64(7), width=np.float32(0.25))
     assert net == build("alexnet-small", classes=7, width=0.25)
     with pytest.raises(InputError, match="classes 7.0: a whole number"):
@@ -72,14 +73,14 @@ def test_the_usual_names_are_answered(usual, ours):
 def test_float64_images_are_computed_in_float64():
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: leaf.astype(np.float64), params())
-        wide = [jnp.asarray(image, np.float64) for image in (IMAGES, IMAGES + 1e-9)]
+        image = jnp.asarray(IMAGES, np.float64)
+        wide = (image, image + 1e-9)
         (first, features), (second, _) = (
             NET.apply(double, images, train=False) for images in wide
         )
         assert {value.dtype for value in features.values()} == {np.dtype(np.float64)}
-        assert 0 < np.abs(first - second).max() < 1e-7  # lost in float32
-    single, _ = NET.apply(params(), jnp.asarray(IMAGES), train=False)
-    np.testing.assert_allclose(first, single, rtol=1e-4, atol=1e-5)
+        assert 0 < np.abs(first - second).max() < 1e-6  # lost in float32
+    assert_close(first, NET.apply(params(), IMAGES, train=False)[0])
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
@@ -109,6 +110,7 @@ def test_without_jit():
 
 
 def test_a_compiled_net_transfers_nothing():
-    images, step = jnp.asarray(IMAGES), jax.jit(jax.grad(loss))
+    step = jax.jit(jax.grad(loss))
+    step(params(), IMAGES)  # constants are transferred when it is compiled
     with jax.transfer_guard("disallow"):
-        step(params(), images)
+        step(params(), IMAGES)

@@ -74,14 +74,14 @@ class AlexNet(Net):
     width: float = 1.0  # factor of the kernels and units of every layer
     classifier: float = 1.0  # multiplies the units of fc6 and fc7 after `width`
     conv1: tuple[int, int] = (11, 4)  # size and stride: 11 4, or 5 2 for small images
-    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
-    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # in this order
-    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # also: spatial
+    activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
+    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv1
+    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv2
     pooling: tuple[int, int] = (3, 2)  # size and stride; 2 2 keeps the map sizes
     lrn_alpha: float = 1e-4  # as in the formula; the program divides it by n = 5
-    lrn_k: float = 2.0  # Caffe: 1
+    lrn_k: float = 2.0  # k of the formula; Caffe uses 1
     lrn_across_towers: bool = False  # let LRN windows cross from one GPU to the other
-    towers: Literal["joined", "apart", "half", "one"] = "joined"  # row of TOWERS
+    towers: Literal["joined", "apart", "half", "one"] = "joined"  # joined: the paper
     without: Middle | None = None  # a layer to leave out, with its activation and norm
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
     inverted_dropout: bool = False  # scale in training instead of in tests, as Caffe
@@ -184,7 +184,7 @@ class OneWeirdTrick(Net):
     N(0, 0.01^2), biases from 0.
     """
 
-    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
     dropout: float = 0.5  # the probability to drop an input of fc6 and fc7
 
     def layers(self) -> tuple[Layer, ...]:

@@ -24,6 +24,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.models.cpu import at_least_float32
 from alexvgg_jax.models.operations import (
     add_bias,
     computed_once,
@@ -269,13 +270,13 @@ class Dense(Weighted):
     ) -> Float[Array, "batch {self.features}"]:
         seen = math.prod(x.shape[1:]) // self.groups
         if self.groups == 1:
-            return multiply(x.reshape(len(x), seen), kernel)
+            return multiply(x.reshape(x.shape[0], seen), kernel)
         maps = x.shape[-1] // self.groups
-        halves = x.reshape(len(x), seen // maps, self.groups, maps)
-        halves = halves.swapaxes(1, 2).reshape(len(x), self.groups, seen)
+        halves = x.reshape(x.shape[0], seen // maps, self.groups, maps)
+        halves = halves.swapaxes(1, 2).reshape(x.shape[0], self.groups, seen)
         kernels = kernel.reshape(seen, self.groups, self.features // self.groups)
         y = jnp.einsum("ngi,igf->ngf", halves, kernels)
-        return y.reshape(len(x), self.features)
+        return y.reshape(x.shape[0], self.features)
 
 
 @dataclass(frozen=True)
@@ -380,10 +381,9 @@ class LRN(Layer):
         self, params: LayerParams, x: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch height width maps"]:
         halves = x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
-        halves = halves.astype(jnp.promote_types(x.dtype, jnp.float32))
         n = self.size
         window = (1, 1, 1, 1, n) if self.over == "maps" else (1, n, n, 1, 1)
-        y = normalise(halves, window, self.alpha, self.beta, self.k)
+        y = normalise(at_least_float32(halves), window, self.alpha, self.beta, self.k)
         return y.reshape(x.shape).astype(x.dtype)
 
 
@@ -411,7 +411,7 @@ class Pool(Layer):
     ) -> Float[Array, "batch rows columns maps"]:
         if self.kind == "max":
             return max_pool(x, self.size, self.stride)
-        exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        exact = at_least_float32(x)
         pooled = reduce_windows(exact, 0.0, lax.add, self.size, self.stride)
         rows, columns = (self._pixels_seen(n) for n in x.shape[1:3])
         seen = np.outer(rows, columns)[None, :, :, None].astype(exact.dtype)

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import linen as nn
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -123,15 +125,19 @@ class Net:
         layers = self._until(until)
         self._check_size(layers, images.shape[1:])
         self._check_params(layers, params, surplus=until is None)
-        x, features = run_layers(
-            layers,
-            params,
-            images.astype(compute_dtype(images, self.compute)),
-            train=train,
-            key=key,
-            remat=self.remat,
-        )
-        return x.astype(images.dtype), features
+
+        def run(params, images, key):
+            x = images.astype(compute_dtype(images, self.compute))
+            x, features = run_layers(
+                layers, params, x, train=train, key=key, remat=self.remat
+            )
+            return x.astype(images.dtype), features
+
+        sharding = jax.typeof(images).sharding
+        if AxisType.Explicit in sharding.mesh.axis_types:  # `jax.make_mesh` makes them
+            over_batch = P(sharding.spec[0])
+            run = jax.sharding.auto_axes(run, out_sharding=over_batch)
+        return run(params, images, key)
 
     def _until(self, name: str | None) -> tuple[Layer, ...]:
         layers = self.layers()

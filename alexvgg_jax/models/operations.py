@@ -117,9 +117,9 @@ def add_bias_defined(
     """The definition of `add_bias`. The bias has the shape of the last axes of `y`."""
     # At least float32, and so the sum in the gradient: a bfloat16 sum over a batch's
     # pixels stops growing at a tenth of its value.
-    exact = jnp.promote_types(y.dtype, jnp.float32)
-    places = jnp.expand_dims(bias.astype(exact), range(y.ndim - bias.ndim))
-    return (y.astype(exact) + places).astype(y.dtype)
+    exact = cpu.at_least_float32(y)
+    places = jnp.expand_dims(bias.astype(exact.dtype), range(y.ndim - bias.ndim))
+    return (exact + places).astype(y.dtype)
 
 
 @add_bias.defjvp

@@ -58,7 +58,7 @@ class VGG(Net):
 
     column: Literal["A", "B", "B 5x5", "C", "D", "E"] = "D"  # of Table 1
     lrn: bool = False  # normalise after conv1_1
-    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    activation: Activations = "relu"  # or tanh, which AlexNet §3.1 compares
     head: Literal["fc", "dense", "gap"] = "fc"  # gap: global average pooling
     width: float = 1.0  # factor of the kernels and hidden units, for small data
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
