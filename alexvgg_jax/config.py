@@ -108,9 +108,7 @@ class Run:
     mesh: Mesh = Mesh()
     batch: int = 128  # images a step, over all devices (AlexNet §5)
     accumulate: int = 1  # compute a batch in this number of parts
-    epochs: int = (
-        10  # passes over the training set; the rate drops at optim.drop-epochs
-    )
+    epochs: int = 10  # passes over the training set; drops of the rate stay
     seed: int = 0  # of the parameters, the order of the images and the noise
     until_error: float = 0.0  # stop when an epoch's training error is below this, in %
     checkpoint_every: int = 1  # epochs between checkpoints

@@ -136,7 +136,7 @@ class Net:
         sharding = jax.typeof(images).sharding
         if AxisType.Explicit in sharding.mesh.axis_types:  # `jax.make_mesh` makes them
             over_batch = P(sharding.spec[0])
-            run = jax.sharding.auto_axes(run, out_sharding=over_batch)
+            run = cast(Any, jax.sharding.auto_axes(run, out_sharding=over_batch))
         return run(params, images, key)
 
     def _until(self, name: str | None) -> tuple[Layer, ...]:

@@ -36,6 +36,14 @@ TABLE1: dict[str, tuple[tuple[int, ...], ...]] = {
 # VGG §4.1 5x5: B with each pair of 3x3 convolutions replaced by one of 5x5.
 COLUMNS = TABLE1 | {"B 5x5": ((5,),) * 5}
 
+# VGG §3.1. The variance is 1e-2, so the deviation is 0.1.
+INITS: dict[str, Init] = {
+    "glorot": "glorot",
+    "he": "he",
+    "deviation": 0.01,
+    "variance": 0.1,
+}
+
 
 @dataclass(frozen=True)
 class VGG(Net):
@@ -118,8 +126,7 @@ class VGG(Net):
 
     @property
     def _init(self) -> Init:
-        paper = {"deviation": 0.01, "variance": 0.1}  # 0.1 is the root of 1e-2
-        return paper.get(self.weight_init, self.weight_init)
+        return INITS[self.weight_init]
 
 
 VARIANTS = {
