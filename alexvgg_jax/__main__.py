@@ -1,8 +1,20 @@
 """AlexNet and VGG on the command line: train, test, predict, look inside."""
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+
+    def _end(*_: object) -> None:
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
 import csv
 import io
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +54,7 @@ class Train:
 
     recipe: Recipe
     out: Path | None = None  # folder of the run (default: runs/NAME-DATA)
-    resume: bool = False  # continue from the newest checkpoint in that folder
+    resume: bool = False  # continue from the newest checkpoint there, if it has one
     coordinator: str = ""  # HOST:PORT of the first host, if jax cannot detect it
     hosts: int = 0  # number of hosts
     host: int = -1  # which of them this is, from 0
@@ -284,5 +296,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with one_line():
         parse(sys.argv[1:])()

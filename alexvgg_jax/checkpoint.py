@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import logging
 import shutil
 import sys
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import read_json, write_json
@@ -19,7 +23,9 @@ from alexvgg_jax.sharding import all_devices
 T = TypeVar("T")
 
 FULL = "No space left on device"
-DIGESTS = "digests.json"  # of a checkpoint's files
+STATE, PROGRESS, UNFINISHED = "state", "progress.json", ".unfinished"
+KEPT = 2  # the newest checkpoints
+SMALL = 2**16  # bytes
 
 
 @contextlib.contextmanager
@@ -35,53 +41,76 @@ def _silent_orbax() -> Iterator[None]:
 
 
 class Checkpoints:
-    """The two newest states of a run, each with its progress as JSON."""
+    """The two newest states of a run, each with its progress as JSON.
 
-    @_silent_orbax()
+    STEP/state/          the arrays
+    STEP/progress.json   the progress, the sizes of the arrays' files, and a digest of
+                         all of it and of the arrays
+    """
+
     def __init__(self, directory: Path):
-        self._directory = directory
+        self.directory = directory.absolute()
+        self._good: list[int] = []  # steps that this object restored or saved
         all_devices()  # orbax needs them too, and its error would have no message
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "progress": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=False
-            ),
+        # OCDBT needs a merge, which finds nothing below a folder named like `run[1]`.
+        # Compression saves 8%, and takes most of the time.
+        self._orbax = ocp.Checkpointer(
+            ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False)
         )
+
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints, newest first."""
+        if not self.directory.exists():
+            return []
+        names = (path.name for path in self.directory.iterdir())
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     @_silent_orbax()
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Keep `state` and `progress` as the checkpoint of `step`.
 
-        Raises OSError, and keeps earlier checkpoints, if the disk is full.
+        Raises OSError, and keeps earlier checkpoints, if the disk is full or if the
+        first checkpoint that this object saves cannot be read back.
         """
         # On a disk that fills up while it writes, tensorstore prints long tracebacks.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        if shutil.disk_usage(self._directory).free < size:
-            raise OSError(f"{self._directory}: cannot save: {FULL}")
-        for old in self._manager.all_steps():
-            if old >= step:  # damaged, or an epoch has ended without another step
-                self._manager.delete(old)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.directory).free < size:
+            raise OSError(f"{self.directory}: cannot save: {FULL}")
         if jax.process_count() == 1:  # orbax would compile a slice of every array
             state = jax.device_get(state)
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
-        )
         try:
-            saved = self._manager.save(step, args=arguments)
+            self._write(step, state, progress)
         except (ValueError, OSError) as error:  # tensorstore's errors are ValueErrors
-            for unfinished in self._directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(unfinished, ignore_errors=True)
             reason = FULL if FULL in str(error) else str(error).splitlines()[0]
-            raise OSError(f"{self._directory}: cannot save: {reason}") from None
-        if not saved:
-            raise OSError(f"{self._directory}: orbax did not save step {step}")
+            raise OSError(f"{self.directory}: cannot save: {reason}") from None
+        finally:
+            if jax.process_index() == 0:
+                _delete(*self.directory.glob(f"*{UNFINISHED}"))
+        if not self._good and self._read(step, state) is None:
+            path = self.directory / str(step)
+            raise OSError(f"{path}: cannot be read back: use another --out")
+        self._good = [step, *(old for old in self._good if old != step)][:KEPT]
         if jax.process_index() == 0:
-            folder = self._directory / str(step)
-            write_json(_digests(folder), folder / DIGESTS)
+            others = (old for old in self.steps() if old not in self._good)
+            _delete(*(self.directory / str(old) for old in others))
+
+    def _write(self, step: int, state: Any, progress: dict[str, Any]) -> None:
+        """Write a checkpoint, and give it its name once it is complete."""
+        path = self.directory / str(step)
+        unfinished = path.with_name(f"{step}{UNFINISHED}")
+        if jax.process_index() == 0:  # another process was killed
+            _delete(unfinished)
+        self._orbax.save(unfinished / STATE, args=ocp.args.PyTreeSave(state))
+        sums = _sums(state)
+        if jax.process_index() == 0:
+            stored = {"progress": progress, "files": _files(unfinished / STATE)}
+            digest = _digest(state, sums, stored)
+            write_json(stored | {"digest": digest}, unfinished / PROGRESS)
+            _delete(path)  # damaged, or an epoch has ended without another step
+            unfinished.rename(path)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("saved")
 
     @_silent_orbax()
     def restore(self, like: T | None = None) -> tuple[T, dict[str, Any]] | None:
@@ -92,70 +121,116 @@ class Checkpoints:
         shapes than `like`, if all checkpoints are damaged, or if the newest is and
         several hosts might disagree about it.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        steps = self.steps()
         for step in steps:
-            path = self._directory / str(step)
-            if _is_intact(path):
+            path = self.directory / str(step)
+            if found := self._read(step, like):
                 for damaged in steps[: steps.index(step)]:
-                    bad = self._directory / str(damaged)
+                    bad = self.directory / str(damaged)
                     print(f"{bad} is damaged: using step {step}", file=sys.stderr)
-                return self._restored(step, like)
+                self._good = [step]
+                return found
             if jax.process_count() > 1:
                 raise InputError(
                     f"{path} is damaged: delete it to continue from the one before"
                 )
         if steps:
-            raise InputError(f"{self._directory}: all of its checkpoints are damaged")
+            raise InputError(f"{self.directory}: all of its checkpoints are damaged")
         return None
 
-    def _restored(self, step: int, like: Any) -> Any:
-        stored = self._manager.item_metadata(step)["state"].tree
-        wanted = stored if like is None else like
-        self._check(step, _shapes(stored), _shapes(wanted))
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(_target, wanted)),
-            progress=ocp.args.JsonRestore(),
-        )
-        restored = self._manager.restore(step, args=arguments)
-        return restored["state"], restored["progress"]
-
-    def _check(self, step: int, stored: dict, wanted: dict) -> None:
-        for name in sorted(stored.keys() | wanted.keys()):
-            if stored.get(name) != wanted.get(name):
-                raise InputError(
-                    f"{self._directory / str(step)}: {name} has shape "
-                    f"{stored.get(name)}, but this net has {wanted.get(name)}"
-                )
+    def _read(self, step: int, like: Any) -> Any:
+        """The state and the progress, or None if they are damaged. Raises InputError
+        if the state has other shapes than `like`."""
+        path = self.directory / str(step)
+        try:
+            stored = read_json(path / PROGRESS)
+            digest = stored.pop("digest")
+            if stored["files"] != _files(path / STATE):  # orbax would print tracebacks
+                return None
+            known: Any = self._orbax.metadata(path / STATE).item_metadata
+            found = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), known.tree)
+            fits = like is None or _shapes(found) == _shapes(like)
+            wanted = jax.tree.map(_target, like if like is not None and fits else found)
+            arguments = ocp.args.PyTreeRestore(
+                wanted, ocp.checkpoint_utils.construct_restore_args(wanted)
+            )
+            state = self._orbax.restore(path / STATE, args=arguments)
+            if _digest(state, _sums(state), stored) != digest:
+                return None
+        except jax.errors.JaxRuntimeError:  # another host died, or memory ran out
+            raise
+        except Exception:  # a damaged file can raise any
+            return None
+        if not fits:
+            _check(path, _shapes(state), _shapes(like))
+        if like is None:
+            state = jax.tree.map(jnp.asarray, state)
+        return state, stored["progress"]
 
     def close(self) -> None:
-        self._manager.close()
+        self._orbax.close()
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    """A digest of every file of a checkpoint."""
-    digests = {}
+def _check(path: Path, stored: dict, wanted: dict) -> None:
+    for name in sorted(stored.keys() | wanted.keys()):
+        if stored.get(name) != wanted.get(name):
+            raise InputError(
+                f"{path}: {name} has shape {stored.get(name)}, but this net has "
+                f"{wanted.get(name)}"
+            )
+
+
+def _delete(*paths: Path) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """The size of every file, and a digest of the small ones, which hold JSON."""
+    files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != DIGESTS:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "blake2b").hexdigest()[:16]
-            digests[path.relative_to(folder).as_posix()] = digest
-    return digests
+        if path.is_file():
+            size, digest = path.stat().st_size, ""
+            if size < SMALL:
+                digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+            files[path.relative_to(folder).as_posix()] = f"{size} {digest}"
+    return files
 
 
-def _is_intact(folder: Path) -> bool:
-    """Whether all files are as saved. Without digests, the program was killed right
-    after orbax had finished."""
-    path = folder / DIGESTS
-    try:
-        return not path.exists() or read_json(path) == _digests(folder)
-    except (InputError, OSError):
-        return False
+def _digest(state: Any, sums: list[int], stored: dict[str, Any]) -> str:
+    """A digest of everything in a checkpoint: the same however devices or hosts share
+    the arrays."""
+    arrays = sorted(zip(_shapes(state).items(), sums, strict=True))
+    text = json.dumps([arrays, stored], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _target(leaf: Any) -> jax.ShapeDtypeStruct:
-    single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    sharding = leaf.sharding if isinstance(leaf, jax.Array) else single
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def _sums(state: Any) -> list[int]:
+    """The sum, modulo 2^32, of the 32-bit words of every array. (A stronger digest
+    would take as long as a save.)"""
+    sums = np.array([_own_sum(leaf) for leaf in jax.tree.leaves(state)], np.uint32)
+    if jax.process_count() > 1:
+        parts = multihost_utils.process_allgather(sums)
+        sums = np.sum(parts, axis=0, dtype=np.uint32)
+    return [int(n) for n in sums]
+
+
+def _own_sum(leaf: jax.Array | np.ndarray) -> np.uint32:
+    """The sum of the part that this host holds."""
+    parts = [leaf]
+    if isinstance(leaf, jax.Array):
+        parts = [part.data for part in leaf.addressable_shards if not part.replica_id]
+    words = (np.ravel(jax.device_get(part)).view(np.uint32) for part in parts)
+    return np.sum([part.sum(dtype=np.uint32) for part in words], dtype=np.uint32)
+
+
+def _target(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return leaf
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -30,7 +30,8 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except Stopped as stop:
-        print(stop, file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     except (InputError, OSError, jax.errors.JaxRuntimeError) as error:
         first = (str(error) or type(error).__name__).splitlines()[0]

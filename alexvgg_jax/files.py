@@ -1,6 +1,7 @@
 """Write files so that a crash or a full disk never leaves half a file."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,11 @@ def write_bytes(data: bytes, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     try:
-        unfinished.write_bytes(data)
+        unfinished.unlink(missing_ok=True)  # of a crash
+        with unfinished.open("xb") as file:  # never through a link
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)

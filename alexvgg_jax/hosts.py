@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import zlib
@@ -37,6 +38,8 @@ def join_hosts(coordinator: str = "", hosts: int = 0, host: int = -1) -> None:
         options |= {"coordinator_address": coordinator, "num_processes": hosts}
         # Without "deactivate", Slurm gives each task one device instead of all.
         options |= {"process_id": host, "cluster_detection_method": "deactivate"}
+        # By default the first host listens on all of its addresses.
+        options["coordinator_bind_address"] = coordinator
     # In a pod outside a job, jax would look for a job and fail.
     pod = os.environ.pop(POD, "") if POD_OF_JOB not in os.environ else ""
     try:
@@ -125,12 +128,20 @@ def check_shared(folder: Path) -> None:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """A list that collects Ctrl-C and SIGTERM instead of an exception; a second signal
-    ends the program at once. On several hosts, jax handles SIGTERM for all of them, and
-    Ctrl-C ends its host at once: to close the checkpoints would wait for the others."""
+    """A list that collects Ctrl-C, SIGTERM and SIGHUP (a closed terminal) instead of an
+    exception; a second signal ends the program at once.
+
+    It stays empty outside the main thread, which alone can handle signals. On several
+    hosts, jax handles SIGTERM for all of them, and Ctrl-C ends its host at once: the
+    others would wait for it. Signals that are ignored stay so, as nohup wants it.
+    """
     received: list[int] = []
     alone = jax.process_count() == 1
-    handled = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    numbers = [signal.SIGINT, *((signal.SIGTERM, signal.SIGHUP) if alone else ())]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    ignored = (signal.SIG_IGN, None)  # None: handled by C++
+    handled = [n for n in numbers if signal.getsignal(n) not in ignored]
 
     def receive(number: int, _: Any) -> None:
         if not alone:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ STEPS_A_LINE = 50  # between lines of metrics.jsonl and points of a curve
 class Log:
     """A context that shows progress on `console` and keeps metrics in `directory`.
 
-    A run resumed at `step` first drops the lines of later steps, which it repeats.
-    Raises OSError if the disk is full.
+    A run resumed at `step` keeps the lines of earlier steps and has one for each epoch
+    of its `history`. Raises OSError if the disk is full.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class Log:
         epochs: int,
         steps: int,
         step: int,
+        history: Sequence[Mapping[str, Any]] = (),
         tested: str = "test",
     ):
         self._console, self._title, self._epochs = console, title, epochs
@@ -41,12 +42,13 @@ class Log:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = "".join(f"{line}\n" for line in lines if _is_up_to(step, line))
-        write_text(kept, path)
+        text = path.read_text(errors="replace") if path.exists() else ""
+        kept = [*_steps_up_to(step, text.splitlines()), *history]
+        kept.sort(key=lambda line: line["step"])
+        write_text("".join(map(_as_line, kept)), path)
         with _named(directory):
             self._lines = path.open("a", buffering=1)
-            self._curves = _curves(directory / "tensorboard", step)
+            self._curves = _curves(directory.absolute() / "tensorboard", step)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -63,7 +65,8 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()
         with _named(self._directory), self._lines:
             self._curves.close()
 
@@ -87,18 +90,19 @@ class Log:
     def epoch(self, line: dict[str, Any]) -> None:
         """Report an epoch: its figures, by name."""
         self._write(line["step"], {k: v for k, v in line.items() if k != "step"})
-        self._console.print(
-            f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
-            f"train error {line['train_error']:.2f}%  "
-            f"{self._tested} error {line['test_error']:.2f}%  rate {line['rate']:g}  "
-            f"{line['seconds']:.1f} s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        with contextlib.suppress(OSError):  # a terminal that was closed
+            self._console.print(
+                f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
+                f"train error {line['train_error']:.2f}%  "
+                f"{self._tested} error {line['test_error']:.2f}%  "
+                f"rate {line['rate']:g}  {line['seconds']:.1f} s",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _write(self, step: int, figures: dict[str, Any]) -> None:
         with _named(self._directory):
-            self._lines.write(json.dumps({"step": step} | figures) + "\n")
+            self._lines.write(_as_line({"step": step} | figures))
             for name, value in figures.items():
                 summary, now = scalar(name, value), time.time()
                 event = proto.Event(step=step, wall_time=now, summary=summary)
@@ -133,8 +137,14 @@ def _curves(folder: Path, step: int) -> RecordWriter:
     return writer
 
 
-def _is_up_to(step: int, line: str) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, TypeError, KeyError):  # a line cut off by a crash
-        return False
+def _as_line(figures: Mapping[str, Any]) -> str:
+    return json.dumps({"step": figures["step"]} | dict(figures)) + "\n"
+
+
+def _steps_up_to(step: int, lines: list[str]) -> Iterator[dict[str, Any]]:
+    """The lines that are no epoch's, without those of later steps."""
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # cut by a crash
+            figures = json.loads(line)
+            if figures["step"] <= step and "epoch" not in figures:
+                yield figures

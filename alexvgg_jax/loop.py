@@ -5,7 +5,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,10 +71,10 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     """
     all_devices()  # InputError if jax has none
     check_agreement("options", dataclasses.asdict(run) | {"resume": resume})
-    work = _prepare(run, directory, resume)
-    init_key, key = _keys(work)
-    state = work.steps.init(init_key)
     with contextlib.ExitStack() as stack:
+        work = _prepare(run, directory, resume, stack)
+        init_key, key = _keys(work)
+        state = work.steps.init(init_key)
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(directory / run_folder.CHECKPOINTS))
         )
@@ -83,15 +83,16 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
         if not _done(run, position.history):
             run_folder.write(directory, run, work.images, work.stats)
             train_step = _compile(work, state, key)
-        log = stack.enter_context(_open_log(work, directory, position.step))
+        log = stack.enter_context(_open_log(work, directory, position))
+        stack.enter_context(_kept(checkpoints))
         while not _done(run, position.history):
             with jax.transfer_guard("disallow"):  # a transfer would stall the devices
                 state = _train_epoch(
                     work, train_step, state, position, key, log, signals
                 )
-                if not signals:
+                if ended := not signals:
                     _end_epoch(work, state, position)
-            if not signals:
+            if ended:
                 log.epoch(position.history[-1]._asdict())
             due = len(position.history) % run.checkpoint_every == 0
             if due or signals or _done(run, position.history):
@@ -104,15 +105,18 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
     return Trained(work, position.history, state.params)
 
 
-def _prepare(run: Run, directory: Path, resume: bool) -> Work:
-    """Open the data, build the net, and read or compute the statistics of the training
-    set. InputError if anything does not fit."""
+def _prepare(
+    run: Run, directory: Path, resume: bool, stack: contextlib.ExitStack
+) -> Work:
+    """Open the data, build the net, lock the folder until `stack` ends, and read or
+    compute the statistics of the training set. InputError if anything does not fit."""
     mesh = make_mesh(run.mesh)
     check_batch(run.batch, mesh, run.accumulate)
     source, test_source, images = run_folder.open_images(run)
     check_agreement("images", dataclasses.asdict(images))
     net, steps = evaluate.compile_run(run, len(source.classes), mesh)
     check_shared(directory)
+    stack.enter_context(run_folder.locked(directory))
     if run_folder.check(directory, run, images, resume):
         stats = run_folder.read_statistics(directory)
     else:
@@ -129,9 +133,19 @@ def _prepare(run: Run, directory: Path, resume: bool) -> Work:
     )
 
 
-def _open_log(work: Work, directory: Path, step: int) -> Log:
-    """A log that continues from `step`. Hosts other than the first print nothing and
-    have their own folders."""
+@contextlib.contextmanager
+def _kept(checkpoints: Checkpoints) -> Iterator[None]:
+    """Let Diverged say whether there are checkpoints."""
+    try:
+        yield
+    except Diverged as end:
+        kept = "; earlier checkpoints are kept" if checkpoints.steps() else ""
+        raise Diverged(f"{end}{kept}", end.exit_code) from None
+
+
+def _open_log(work: Work, directory: Path, position: Position) -> Log:
+    """A log that continues from `position`. Hosts other than the first print nothing
+    and have their own folders."""
     run, host = work.run, jax.process_index()
     return Log(
         Console(stderr=True, quiet=True) if host else console,
@@ -139,7 +153,8 @@ def _open_log(work: Work, directory: Path, step: int) -> Log:
         run.name,
         run.epochs,
         first_step(run.epochs, work.source.count, run.batch),
-        step,
+        position.step,
+        [epoch._asdict() for epoch in position.history],
         run.data.tested,
     )
 
@@ -233,9 +248,7 @@ def _collect(sums: Sums, position: Position, rate: float, log: Log) -> None:
 def _check_finite(loss: float, position: Position, rate: float) -> None:
     if not math.isfinite(loss):
         raise Diverged(
-            f"the loss is {loss} at step {position.step}, rate {rate:g}: stopped; "
-            "earlier checkpoints are kept",
-            1,
+            f"the loss is {loss} at step {position.step}, rate {rate:g}: stopped", 1
         )
 
 

@@ -1,21 +1,24 @@
 """The update rule of the original program as an optax chain, and its learning rates."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from alexvgg_jax.config import Optim
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.models import Params
 
 
 def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
     """AlexNet §5 decay: v <- momentum v - rate (gradient + decay w); w <- w + v.
 
     The rate is inside the velocity (`weights.cu`), so a drop of the rate does not
-    change the velocity; optax.sgd has it outside. Biases have no decay. Call
+    change the velocity; optax.sgd has it outside. At a rate of 0 both w and v stay
+    (`Weights::update`). Biases have no decay. The state is the velocity. Call
     `update(gradients, state, params, rates=...)` with the result of `learning_rates`.
     `init` raises InputError if `optim` names a layer that the net does not have.
     """
@@ -31,27 +34,34 @@ def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
                 raise InputError(
                     f"--optim.{flag}: the net has no layer {min(unknown)!r}"
                 )
-        return optax.EmptyState()
+        return jax.tree.map(jnp.zeros_like, params)
 
     def update(updates, state, params=None, **extra):
         assert params is not None
+        rates = extra["rates"]
 
-        def step(layer: str, part: str, gradient: jax.Array) -> jax.Array:
-            rate = extra["rates"][layer][part]
-            if part == "bias":
-                return -rate * gradient
-            decay = optim.layer_decay.get(layer, optim.weight_decay)
-            return -rate * (gradient + decay * params[layer][part])
+        def each(rule: Callable[[str, str], jax.Array]) -> Params:
+            return {
+                layer: {part: rule(layer, part) for part in parts}
+                for layer, parts in updates.items()
+            }
 
-        steps = {
-            layer: {part: step(layer, part, leaf) for part, leaf in parts.items()}
-            for layer, parts in updates.items()
-        }
-        return steps, state
+        def velocity(layer: str, part: str) -> jax.Array:
+            gradient = updates[layer][part]
+            if part != "bias":
+                decay = optim.layer_decay.get(layer, optim.weight_decay)
+                gradient = gradient + decay * params[layer][part]
+            rate, before = rates[layer][part], state[layer][part]
+            after = -rate * gradient + optim.momentum * before
+            return jnp.where(rate > 0, after, before)
 
-    return optax.chain(
-        optax.GradientTransformationExtraArgs(init, update), optax.trace(optim.momentum)
-    )
+        def move(layer: str, part: str) -> jax.Array:
+            return jnp.where(rates[layer][part] > 0, after[layer][part], 0)
+
+        after = each(velocity)
+        return each(move), after
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def learning_rates(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.errors import Diverged
+from alexvgg_jax.errors import Diverged, InputError
 from alexvgg_jax.models import Params
 from alexvgg_jax.step import State, Sums
 
@@ -37,13 +37,20 @@ class Position:
 
 
 def restore(checkpoints: Checkpoints, state: State) -> tuple[State, Position]:
-    """The newest checkpoint, laid out like `state`; or `state` at the start."""
+    """The newest checkpoint, laid out like `state`; or `state` at the start.
+
+    Raises InputError if there are only damaged ones, or one of another version.
+    """
     if (newest := checkpoints.restore(state)) is None:
         return state, Position()
     state, progress = newest
-    history = [Epoch(**epoch) for epoch in progress["history"]]
-    sums = Sums(*progress["sums"])
-    return state, Position(progress["step"], history, sums, progress["seconds"])
+    try:
+        history = [Epoch(**epoch) for epoch in progress["history"]]
+        sums = Sums(*progress["sums"])
+        return state, Position(progress["step"], history, sums, progress["seconds"])
+    except (KeyError, TypeError) as error:
+        reason = f"not the progress of a run: {error!r}"
+        raise InputError(f"{checkpoints.directory}: {reason}") from None
 
 
 def save(checkpoints: Checkpoints, state: State, position: Position) -> None:

@@ -4,13 +4,18 @@ run.json          the settings
 data.json         which images, as `Images`
 statistics.npz    the mean image and colour components of the training set
 checkpoints/, metrics.jsonl, tensorboard/
+.lock             held by the process that trains
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import io
 import json
+import sys
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +32,7 @@ from alexvgg_jax.files import read_json, write_bytes, write_json
 from alexvgg_jax.models import Net
 
 SETTINGS, DATA, STATISTICS = "run.json", "data.json", "statistics.npz"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
 MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # when resuming
 STATISTICS_IMAGES = 100_000  # of a larger set, a sample this large is enough
 STATISTICS_PART = 128  # images at a time: as float64, 225 MB of ImageNet's
@@ -81,31 +86,67 @@ def training_statistics(source: Source) -> Statistics:
     return statistics(source.fetch(part)[0] for part in parts)
 
 
-def check(directory: Path, run: Run, images: Images, resume: bool) -> bool:
-    """Make a run's folder, and say whether it has a checkpoint to resume from.
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Make a run's folder, and keep other processes from training in it.
 
-    Raises InputError if the folder has another run, or a run on other images, or if it
-    cannot be made. A run without a checkpoint can be resumed with any settings.
+    A process that dies, however it dies, gives its lock back. On several hosts, the
+    first one has the lock. Raises InputError if another process has it, or if the
+    folder cannot be made.
+    """
+    _check_name(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / LOCK).open("w")
+    except OSError as error:
+        raise InputError(f"--out {directory}: {error.strerror}") from None
+    with file:
+        try:
+            if jax.process_index() == 0:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reason = "another process is training there"
+            raise InputError(f"--out {directory}: {reason}") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def _check_name(directory: Path) -> None:
+    """InputError for a path that JSON or tensorstore cannot hold, or for a URL."""
+    if directory.parts[:1] and directory.parts[0].endswith(":"):
+        raise InputError(f"{directory}: not a folder of this machine")
+    path = str(directory.absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path!a}: not a name in UTF-8") from None
+    if "\\" in path:
+        raise InputError(f"{path}: no checkpoint can be saved below a backslash")
+
+
+def check(directory: Path, run: Run, images: Images, resume: bool) -> bool:
+    """Whether a run's folder has a checkpoint to resume from.
+
+    Raises InputError if the folder has another run, or a run on other images. A run
+    without a checkpoint starts anew, with any settings.
     """
     path = directory / SETTINGS
-    if not resume and path.exists():
+    begun = any(p.name.isdecimal() for p in (directory / CHECKPOINTS).glob("*"))
+    if not resume and (path.exists() or begun):
         raise InputError(
             f"{directory} holds a run already: --resume continues it, another --out "
             "starts a new one"
         )
-    old = settings(directory) if resume else run
-    begun = resume and any((directory / CHECKPOINTS).glob("[0-9]*"))
+    if resume and not begun and jax.process_index() == 0:
+        print(f"{directory} has no checkpoint: the run starts anew", file=sys.stderr)
     if begun:
-        _check_same(old, run, path)
+        _check_same(settings(directory), run, path)
         if (trained_on := read_images(directory)).digest != images.digest:
             raise InputError(
                 f"{directory} was trained on other images: {_counts(trained_on)}, "
                 f"not {_counts(images)}"
             )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {directory}: {error.strerror}") from None
     return begun
 
 
@@ -153,6 +194,7 @@ def write(directory: Path, run: Run, images: Images, stats: Statistics) -> None:
 def settings(directory: Path) -> Run:
     """The settings of a run. InputError if it cannot be read."""
     path = directory / SETTINGS
+    _check_name(directory)
     if not path.exists():
         raise InputError(f"{directory}: no run there (it has no {SETTINGS})")
     try:

@@ -85,7 +85,8 @@ def train_in(directory: Path, run: Run) -> Trained:
     except InputError:  # no settings, or those of another version
         resume = False
     if not resume and (directory / run_folder.SETTINGS).exists():
-        shutil.rmtree(directory)
+        with run_folder.locked(directory):  # another experiment may train there
+            shutil.rmtree(directory)
     trained = loop.train(run, directory, resume=resume)
     if len(trained.history) > run.epochs:  # by an earlier, longer schedule
         shutil.rmtree(directory)

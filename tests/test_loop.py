@@ -1,7 +1,14 @@
+import inspect
 import io
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import chex
 import cv2
@@ -16,9 +23,11 @@ from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
+from alexvgg_jax.files import write_text
+from alexvgg_jax.hosts import catch_signals, join_hosts
 from alexvgg_jax.log import Log
 from alexvgg_jax.models import build
-from alexvgg_jax.run import read_images, read_statistics
+from alexvgg_jax.run import locked, read_images, read_statistics
 from alexvgg_jax.run import settings as settings_in
 from alexvgg_jax.sharding import everywhere
 
@@ -59,7 +68,7 @@ def straight(tmp_path_factory) -> loop.Trained:
     return loop.train(RUN, tmp_path_factory.mktemp("runs") / "straight")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_resumes_to_the_same_bits(
     straight, tmp_path, monkeypatch, number
 ):
@@ -75,12 +84,117 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
 
 
 def test_a_signal_while_testing_stops_the_run_too(straight, tmp_path, monkeypatch):
+    """The epoch, which has ended, is in the metrics."""
+    test = evaluate.test
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return test(*arguments)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Log, "epoch", lambda *_: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(evaluate, "test", interrupted)
         with pytest.raises(Stopped, match="step 12"):
             loop.train(RUN, tmp_path / "run")
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1]
     resumed = loop.train(RUN, tmp_path / "run", resume=True)
     assert untimed(resumed.history) == untimed(straight.history)
+
+
+def test_signals_that_are_ignored_stay_ignored():
+    """As nohup ignores SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with catch_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert received == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+WHILE_IMPORTING = """
+import runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "jax":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+runpy.run_module("alexvgg_jax", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_the_program_is_imported_is_one_line():
+    command = [sys.executable, "-c", WHILE_IMPORTING, "summary", "vgg-a"]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+
+
+def test_a_run_in_a_thread(straight, tmp_path):
+    """As in a server of notebooks. Only the main thread can handle signals."""
+    with ThreadPoolExecutor() as pool:
+        run = replace(RUN, epochs=1)
+        history = pool.submit(loop.train, run, tmp_path / "run").result().history
+    assert untimed(history) == untimed(straight.history[:1])
+
+
+def test_metrics_have_each_epoch_of_the_history(tmp_path):
+    """Whatever a crash left of the file; and nothing of later steps."""
+    history = [{"epoch": n, "step": 100 * n, "loss": 1.0} for n in (1, 2)]
+    steps = [{"step": n, "loss_so_far": 2.0} for n in (50, 100, 150, 250)]
+    left = [*steps[:2], history[1], *steps[2:], {"epoch": 3, "step": 300}]
+    text = "".join(json.dumps(line) + "\n" for line in left)
+    (tmp_path / "metrics.jsonl").write_bytes(text.encode() + b'\xff\n{"step": 20')
+    with Log(Console(quiet=True), tmp_path, "net", 3, 300, 200, history):
+        pass
+    kept = [*steps[:2], history[0], steps[2], history[1]]
+    assert lines(tmp_path) == kept
+
+
+def test_one_process_trains_a_run(straight, tmp_path):
+    """The second one changes nothing; its turn comes when the first has ended."""
+    folder = tmp_path / "run"
+    with locked(folder):
+        for resume in (False, True):
+            with pytest.raises(InputError, match="run: another process is training"):
+                loop.train(RUN, folder, resume=resume)
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+    assert loop.train(replace(RUN, epochs=1), folder).history
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a\\b", b"gs://bucket/a"])
+def test_a_name_that_cannot_hold_checkpoints_is_one_line(tmp_path, monkeypatch, name):
+    """It is not in UTF-8, or has a backslash, or is the name of a bucket."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path(os.fsdecode(name))
+    for use in (settings_in, lambda folder: loop.train(RUN, folder)):
+        with pytest.raises(InputError, match="UTF-8|backslash|not a folder") as error:
+            use(folder)
+        str(error.value).encode()
+    assert not folder.exists()
+
+
+def test_the_first_host_listens_on_its_address_only(monkeypatch):
+    seen: dict = {}
+    known = inspect.signature(jax.distributed.initialize).parameters
+    monkeypatch.setattr(jax.distributed, "initialize", seen.update)
+    join_hosts("there:1", 2, 0)
+    assert seen["coordinator_bind_address"] == seen["coordinator_address"] == "there:1"
+    assert seen.keys() <= known.keys()
+
+
+def test_a_file_is_not_written_through_a_link(tmp_path):
+    """Nor what a crash left of it."""
+    other, file = tmp_path / "other", tmp_path / "file"
+    other.write_text("theirs")
+    (tmp_path / "file.part").symlink_to(other)
+    for text in ("first", "second"):
+        write_text(text, file)
+        assert file.read_text() == text
+        (tmp_path / "file.part").write_text("half")
+    assert other.read_text() == "theirs"
 
 
 def test_colour_noise_ends(tmp_path):
@@ -273,6 +387,12 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     assert kept.top1 == pytest.approx(good.history[-1].test_error)
 
 
+def test_a_first_loss_that_is_no_number_promises_no_checkpoint(tmp_path):
+    bad = replace(RUN, epochs=1, optim=replace(RUN.optim, rate=1e30))
+    with pytest.raises(Diverged, match="rate 1e.30: stopped$"):
+        loop.train(bad, tmp_path / "run")
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(straight, tmp_path):
     folder = tmp_path / "run"
     loop.train(replace(RUN, epochs=1), folder)
@@ -283,8 +403,26 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(straight, tmp_path):
     other = replace(RUN, optim=replace(RUN.optim, rate=0.5))
     with pytest.raises(InputError, match=r"json: optim.rate is 0.\d+, not 0.5; a"):
         loop.train(other, folder, resume=True)
+    (folder / "run.json").unlink()
+    with pytest.raises(InputError, match="holds a run already"):
+        loop.train(RUN, folder)
     with pytest.raises(InputError, match="no run there"):
-        loop.train(RUN, tmp_path / "other", resume=True)
+        loop.train(RUN, folder, resume=True)
+
+
+def test_a_run_without_a_checkpoint_starts_anew_and_says_so(tmp_path, capfd):
+    """So that one command starts and restarts it."""
+    folder, short = tmp_path / "run", replace(RUN, epochs=1)
+    anew = f"{folder} has no checkpoint: the run starts anew\n"
+    first = loop.train(short, folder, resume=True)
+    assert anew in capfd.readouterr().err
+    loop.train(short, folder, resume=True)
+    assert anew not in capfd.readouterr().err
+    shutil.rmtree(folder / "checkpoints")
+    again = loop.train(replace(short, seed=1), folder, resume=True)
+    assert anew in capfd.readouterr().err
+    assert again.history[0].train_loss != first.history[0].train_loss
+    assert settings_in(folder).seed == 1
 
 
 @pytest.mark.parametrize(

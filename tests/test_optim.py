@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,15 +115,29 @@ def test_a_drop_of_the_rate_leaves_the_velocity():
             assert jnp.abs(gap).max() > 0.05
 
 
-def test_without_a_gradient_the_velocity_fades_at_its_own_pace():
-    """AlexNet §5 decay: after the rate became 0, w still moves by 0.9 of its step."""
-    rule = original_sgd(Optim())
-    params = {"fc10": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
-    state, rates = rule.init(params), learning_rates(Optim(0.01), params)
-    updates, state = rule.update(params, state, params, rates=rates)
-    rates = learning_rates(Optim(0.0), params)
-    after, _ = rule.update(params, state, params, rates=rates)
-    assert_close(after, jax.tree.map(lambda u: 0.9 * u, updates))
+def test_at_a_rate_of_zero_a_layer_and_its_velocity_stay():
+    """AlexNet §5 schedule: the 2012 program then skips the layer's update; the others
+    move on, and the layer too once it has a rate again."""
+    rule, ones = (
+        original_sgd(Optim()),
+        {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    )
+    params = {"conv1": ones, "fc10": ones}
+    moves = {}
+    state = rule.init(params)
+    frozen = replace(Optim(0.01), layer_rate={"conv1": 0.0})
+    for name, optim in (("before", Optim(0.01)), ("frozen", frozen)):
+        velocity, rates = state, learning_rates(optim, params)
+        moves[name], state = rule.update(params, state, params, rates=rates)
+    assert all((move == 0).all() for move in moves["frozen"]["conv1"].values())
+    chex.assert_trees_all_equal(state["conv1"], velocity["conv1"])
+    assert_close(
+        moves["frozen"]["fc10"], jax.tree.map(lambda v: 1.9 * v, velocity["fc10"])
+    )
+    again, _ = rule.update(
+        params, state, params, rates=rates | {"conv1": rates["fc10"]}
+    )
+    assert_close(again["conv1"], moves["frozen"]["fc10"])
 
 
 def test_biases_move_twice_as_fast_and_do_not_decay():
