@@ -31,7 +31,9 @@ from alexvgg_jax import evaluate, ledger, loop, memory, plots
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import Data, Mesh, Run
-from alexvgg_jax.data.sources import image_files, open_source, with_classes
+from alexvgg_jax.data.decode import BadImages
+from alexvgg_jax.data.folder import image_files
+from alexvgg_jax.data.sources import find_source
 from alexvgg_jax.errors import InputError, Stopped, one_line
 from alexvgg_jax.files import write_text
 from alexvgg_jax.hosts import end_process, join_hosts
@@ -104,24 +106,21 @@ class Eval:
     """Test the newest checkpoint of a run: eval RUN."""
 
     run: tyro.conf.Positional[Path]  # folder that `train` wrote
-    data: str = ""  # other images: a TFDS name or a folder of classes
+    data: str = ""  # where its images are now, or other images: a folder, a TFDS name
     views: Views = 1  # average over the centre, 9 crops, or 10 (AlexNet §6)
 
     def __call__(self) -> None:
         setup, params = evaluate.load(self.run)
-        data = setup.run.data
-        if self.data:
-            source = open_source(Data(self.data, data.size), "all")
-        else:
-            source = open_source(data, "test")
-        source = with_classes(source, setup.images.classes)
+        source, called = evaluate.open_test_images(setup, self.data)
+        if source.note:
+            print(source.note, file=sys.stderr)
         if self.views == 1:
             score = evaluate.test(setup, params, source)
         else:
             predictions = evaluate.predict(setup, params, source, self.views)
             score = evaluate.score_predictions(*predictions)
         print(
-            f"{'test' if self.data else data.tested} loss {score.loss:.4f}  "
+            f"{called} loss {score.loss:.4f}  "
             f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
             f"({source.count:,} images of {source.about})"
         )
@@ -182,6 +181,38 @@ def _csv(best: list[tuple[Path, list[tuple[str, float]]]]) -> str:
         for rank, (name, probability) in enumerate(classes, 1):
             lines.writerow((file, rank, name, f"{probability:.6f}"))
     return text.getvalue()
+
+
+@dataclass(frozen=True)
+class Check:
+    """Find all damaged images of a set, before training: check FOLDER."""
+
+    data: tyro.conf.Positional[str]  # a folder of classes, or a TFDS name
+    size: int = 32  # pixels: every image is scaled and cut to size x size
+
+    def __call__(self) -> None:
+        count, problems, console = 0, 0, Console(stderr=True)
+        for split in ("train", "test"):
+            try:
+                source = find_source(Data(self.data, self.size), split)
+            except InputError as error:
+                problems += 1
+                print(error)
+                continue
+            if source.note:
+                print(source.note)
+            numbers = np.arange(source.count)
+            parts = np.array_split(numbers, -(-source.count // 256))
+            for part in track(parts, split, console=console, transient=True):
+                try:
+                    source.fetch(part)
+                except BadImages as bad:
+                    problems += len(bad.errors)
+                    print(*bad.errors, sep="\n")
+            count += source.count
+        print(f"{self.data}: {count:,} images, {problems:,} problems")
+        if problems:
+            sys.exit(1)
 
 
 @dataclass(frozen=True)
@@ -278,6 +309,7 @@ COMMANDS = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
+    "check": Check,
     "summary": Summary,
     "ledger": Ledger,
     "filters": Filters,

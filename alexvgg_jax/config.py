@@ -32,6 +32,7 @@ class Data:
     name: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     size: int = 32  # pixels: every image is scaled and cut to size x size
     held_out: int = 0  # test on this number of training images instead, to tune with
+    skip_bad: bool = False  # leave out damaged images (default: they are an error)
 
     def __post_init__(self) -> None:
         _check("data.", self, size=1, held_out=0)
@@ -123,6 +124,8 @@ class Run:
             )
 
 
+# Settings that older records lack. Their default is what was done before.
+ADDED = {"skip_bad"}
 NETS = {type(net).__name__: type(net) for net in MODELS.values()}
 
 
@@ -159,7 +162,7 @@ def _from_json(kind: Any, values: Mapping[str, Any]) -> Any:
         if not _fits(value, hints[name]):
             raise TypeError(f"{name} is {value!r}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    missing = [f.name for f in fields(kind) if f.name not in values]
+    missing = [f.name for f in fields(kind) if f.name not in values.keys() | ADDED]
     if missing:
         raise KeyError(missing[0])
     return kind(**values)

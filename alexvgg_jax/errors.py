@@ -11,6 +11,11 @@ import jax
 class InputError(ValueError):
     """The user passed something wrong; the message is one line that names it."""
 
+    def __init__(self, message: str):
+        # A file's name can contain a newline, or bytes that are not UTF-8.
+        shown = (c if c.isprintable() else repr(c)[1:-1] for c in message)
+        super().__init__("".join(shown))
+
 
 class Stopped(Exception):
     """Training ended early; the message says how to continue."""

@@ -17,9 +17,10 @@ from jaxtyping import Float, Int, UInt8
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Statistics, Views
 from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.config import Mesh, Run
+from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.batches import Batch, eval_batches
-from alexvgg_jax.data.sources import Source, decode
+from alexvgg_jax.data.decode import decode, read_file
+from alexvgg_jax.data.sources import Source, find_source, open_source, with_classes
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
 from alexvgg_jax.models import Net, Params
@@ -120,6 +121,36 @@ def average(step: Callable[[Batch], Sums], batches: Iterable[Batch]) -> Score:
     return score(sums if last is None else add(sums, last))
 
 
+def open_test_images(setup: Setup, name: str) -> tuple[Source, str]:
+    """The test images of the set `name`, or of the run if it is empty, and what they
+    are called. Of other images than the run's, all are for testing.
+
+    TFDS prepares only a set that `name` names, not one that a run's settings name.
+    """
+    data = setup.run.data
+    named = replace(data, name=name or data.name)
+    digest = _digest(named, prepare=bool(name))
+    same = digest == setup.images.digest
+    if name:
+        split = "test" if same else "all"
+        source, called = open_source(replace(named, held_out=0), split), "test"
+    else:
+        source, called = open_source(named, "test", prepare=False), data.tested
+        if digest and not same:
+            changed = f"{source.about}: the run was trained on other images"
+            source = replace(source, note="; ".join([changed, source.note]).strip("; "))
+    return with_classes(source, setup.images.classes), called
+
+
+def _digest(data: Data, prepare: bool) -> str:
+    """The digest of a set's training and test images, or "" if it lacks one part."""
+    try:
+        parts = [find_source(data, split, prepare) for split in ("train", "test")]
+    except InputError:
+        return ""
+    return run_folder.images_of(*parts).digest
+
+
 def test(setup: Setup, params: Params, source: Source) -> Score:
     """The score of `params` on all images of `source`, by their centre crops."""
     rows = rows_of_host(setup.run.batch, setup.mesh)
@@ -198,8 +229,6 @@ def classify(
 
 def _decode_file(file: Path, size: int) -> UInt8[np.ndarray, "_ _ 3"] | Exception:
     try:
-        return decode(file.read_bytes(), str(file), size)
-    except OSError as error:
-        return InputError(f"{file}: {error.strerror}")
+        return decode(read_file(file), str(file), size)
     except InputError as error:
         return error

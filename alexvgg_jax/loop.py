@@ -22,6 +22,7 @@ from alexvgg_jax.augment import Statistics
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Run
 from alexvgg_jax.data.batches import Batch, first_step, prefetch, train_batch
+from alexvgg_jax.data.decode import BadImages
 from alexvgg_jax.data.sources import Source
 from alexvgg_jax.errors import Diverged, Stopped
 from alexvgg_jax.evaluate import Setup
@@ -86,23 +87,42 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
         log = stack.enter_context(_open_log(work, directory, position))
         stack.enter_context(_kept(checkpoints))
         while not _done(run, position.history):
+            epochs = len(position.history)
             with jax.transfer_guard("disallow"):  # a transfer would stall the devices
                 state = _train_epoch(
                     work, train_step, state, position, key, log, signals
                 )
-                if ended := not signals:
-                    _end_epoch(work, state, position)
-            if ended:
+                if not signals:
+                    with _stopped_by_images(signals):
+                        _end_epoch(work, state, position)
+            if len(position.history) > epochs:
                 log.epoch(position.history[-1]._asdict())
             due = len(position.history) % run.checkpoint_every == 0
             if due or signals or _done(run, position.history):
                 save(checkpoints, state, position)
             if signals:
-                raise Stopped(
-                    f"interrupted at step {position.step}; --resume continues from it",
-                    128 + signals[0],
-                )
+                raise _stopped(signals[0], position.step)
     return Trained(work, position.history, state.params)
+
+
+def _stopped(cause: int | BadImages, step: int) -> Stopped:
+    """What a signal or damaged images end with, after a checkpoint was saved."""
+    text = f"step {step}; --resume continues from it"
+    if isinstance(cause, BadImages):
+        return Stopped(f"{cause}: stopped at {text}", 1)
+    return Stopped(f"interrupted at {text}", 128 + cause)
+
+
+@contextlib.contextmanager
+def _stopped_by_images(signals: list) -> Iterator[None]:
+    """Treat damaged images like a signal, so that a checkpoint is saved. Not on several
+    hosts: the others have good images and train on."""
+    try:
+        yield
+    except BadImages as error:
+        if jax.process_count() > 1:
+            raise
+        signals.append(error)
 
 
 def _prepare(
@@ -113,6 +133,9 @@ def _prepare(
     mesh = make_mesh(run.mesh)
     check_batch(run.batch, mesh, run.accumulate)
     source, test_source, images = run_folder.open_images(run)
+    notes = "; ".join({source.note: 0, test_source.note: 0}).strip("; ")
+    if notes and not jax.process_index():
+        console.print(notes, soft_wrap=True, highlight=False, markup=False)
     check_agreement("images", dataclasses.asdict(images))
     net, steps = evaluate.compile_run(run, len(source.classes), mesh)
     check_shared(directory)
@@ -211,7 +234,7 @@ def _train_epoch(
     position: Position,
     key: jax.Array,
     log: Log,
-    signals: list[int],
+    signals: list,
 ) -> State:
     """The state at the end of the current epoch, or at a signal."""
     rate, rates, stats = _schedule(work, position.history)
@@ -219,7 +242,7 @@ def _train_epoch(
     steps = range(position.step, end)
     start, seconds_before = time.perf_counter(), position.seconds
     pending: Sums | None = None
-    for batch in prefetch(partial(_load, work, step) for step in steps):
+    for batch in _good_batches(work, steps, signals):
         state, sums = train_step(state, batch, stats, rates, key)
         if pending is not None:  # one step late, so that the devices never wait
             _collect(pending, position, rate, log)
@@ -234,6 +257,12 @@ def _train_epoch(
         _collect(pending, position, rate, log)
         position.seconds = seconds_before + time.perf_counter() - start
     return state
+
+
+def _good_batches(work: Work, steps: range, signals: list) -> Iterator[Batch]:
+    """The batches of these steps, up to one with damaged images."""
+    with _stopped_by_images(signals):
+        yield from prefetch(partial(_load, work, step) for step in steps)
 
 
 def _collect(sums: Sums, position: Position, rate: float, log: Log) -> None:

@@ -79,11 +79,13 @@ def images_of(train: Source, test: Source) -> Images:
 
 
 def training_statistics(source: Source) -> Statistics:
-    """The mean image and colour components of (a sample of) a training set."""
+    """The mean image and colour components of (a sample of) a training set, without
+    damaged images."""
     count = min(source.count, STATISTICS_IMAGES)
     numbers = np.linspace(0, source.count - 1, count).astype(np.int64)
     parts = np.array_split(numbers, -(-count // STATISTICS_PART))
-    return statistics(source.fetch(part)[0] for part in parts)
+    fetched = map(source.fetch, parts)
+    return statistics(images[labels >= 0] for images, labels in fetched)
 
 
 @contextlib.contextmanager
@@ -158,8 +160,10 @@ def _counts(images: Images) -> str:
 
 
 def _check_same(old: Run, new: Run, path: Path) -> None:
-    """InputError for a setting that a resumed run may not change."""
-    before, now = to_settings(old), to_settings(_absolute(new))
+    """InputError for a setting that a resumed run may not change. Images may move:
+    their digest tells whether they are the same."""
+    moved = replace(old.data, name=new.data.name, skip_bad=new.data.skip_bad)
+    before, now = to_settings(replace(old, data=moved)), to_settings(new)
     for part in before.keys() - MAY_CHANGE:
         if before[part] == now[part]:
             continue

@@ -114,6 +114,19 @@ def test_evaluation_fills_up_the_last_batch():
     assert second.labels[0] == 4
 
 
+def test_damaged_images_are_masked():
+    def fetch(numbers):
+        return np.zeros((len(numbers), 1, 1, 3), np.uint8), np.where(
+            numbers % 3, numbers, -1
+        ).astype(np.int32)
+
+    source = Source("every third is damaged", 9, ("a",), fetch, "")
+    trained = train_batch(source, 9, seed=0, step=0)
+    (tested,) = eval_batches(source, 10)
+    for batch in (trained, tested):
+        assert sorted(batch.labels[batch.mask].tolist()) == [1, 2, 4, 5, 7, 8]
+
+
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 20])
 def test_prefetch_keeps_the_order(count, depth):

@@ -12,8 +12,8 @@ PACKAGE = Path(alexvgg_jax.__file__).parent
 # A module imports from lower lines only. "" is the package itself.
 LEVELS = (
     {"", "data", "errors", "paper"},
-    {"files", "results", "loss", "models.cpu"},
-    {"page", "plots", "models.operations"},
+    {"files", "results", "loss", "models.cpu", "data.decode"},
+    {"page", "plots", "models.operations", "data.folder", "data.tfds"},
     {"models.layers"},
     {"models.net"},
     {"models.alexnet", "models.vgg", "models.cifar"},

@@ -13,12 +13,14 @@ from pathlib import Path
 import chex
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
 from alexvgg_jax import evaluate, loop
-from alexvgg_jax.augment import centre_crop
+from alexvgg_jax import run as run_folder
+from alexvgg_jax.augment import Statistics, centre_crop
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.sources import open_source
@@ -283,9 +285,60 @@ def test_a_run_resumes_with_its_own_images_only(photos, tmp_path, monkeypatch):
     run = replace(run, data=replace(run.data, name=str(photos)), epochs=2)
     for change in (lambda: cv2.imwrite(str(changed), np.ones((9, 9))), changed.unlink):
         change()
-        open_source.cache_clear()
         with pytest.raises(InputError, match="run was trained on other images: folder"):
             loop.train(run, folder, resume=True)
+
+
+def test_images_may_move(photos, tmp_path):
+    """Their digest decides, at --resume and in eval, and not the folder's name."""
+    folder = tmp_path / "run"
+    run = replace(RUN, data=Data(str(photos), size=16), batch=32, epochs=1)
+    loop.train(run, folder)
+    moved = photos.rename(tmp_path / "moved")
+    run = replace(run, data=Data(str(moved), size=16), epochs=2)
+    loop.train(run, folder, resume=True)
+    assert run_folder.settings(folder).data.name == str(moved)
+    link = tmp_path / "link"
+    moved.rename(tmp_path / "again").joinpath("notes.txt").touch()
+    link.symlink_to(tmp_path / "again")
+    setup, _ = evaluate.load(folder)
+    with pytest.raises(InputError, match="no such folder; if the images moved"):
+        evaluate.open_test_images(setup, "")
+    source, called = evaluate.open_test_images(setup, str(link))
+    assert (source.count, called, source.note) == (4, "test", "")
+    cv2.imwrite(str(link / "a" / "00.png"), np.ones((9, 9)))
+    source, _ = evaluate.open_test_images(setup, str(link))
+    assert source.count == 40  # other images: all of them
+    (tmp_path / "again").rename(moved)
+    source, _ = evaluate.open_test_images(setup, "")
+    assert (source.count, source.note) == (
+        4,
+        "folder moved: the run was trained on other images",
+    )
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_damaged_image_costs_no_step(photos, tmp_path, monkeypatch, part):
+    """In a set that is not held in memory: a checkpoint is saved, and the run continues
+    without the image."""
+    monkeypatch.setattr("alexvgg_jax.data.sources.IN_MEMORY_BYTES", 0)
+    none = Statistics(jnp.zeros((16, 16, 3)), jnp.zeros((3, 3)))
+    monkeypatch.setattr(run_folder, "training_statistics", lambda _: none)
+    run = replace(RUN, data=Data(str(photos), size=16), batch=12, epochs=1)
+    files = [file for i, file in enumerate(sorted(photos.glob("*/*"))) if i % 10 != 9]
+    second_batch = files[np.random.default_rng((run.seed, 0)).permutation(36)[12]]
+    bad = second_batch if part == "train" else photos / "b" / "19.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(Stopped, match=f"{bad.name}: .* --resume continues") as stopped:
+        loop.train(run, tmp_path / "run")
+    assert stopped.value.exit_code == 1
+    steps = 1 if part == "train" else 3
+    assert (tmp_path / "run" / "checkpoints" / str(steps)).is_dir()
+    run = replace(run, data=replace(run.data, skip_bad=True))
+    resumed = loop.train(run, tmp_path / "run", resume=True)
+    straight = loop.train(run, tmp_path / "straight")
+    chex.assert_trees_all_equal(resumed.params, straight.params)
+    assert untimed(resumed.history) == untimed(straight.history)
 
 
 def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
@@ -300,7 +353,6 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
         trained.work, trained.params, open_source(run.data, "test")
     )
     photos.rename(tmp_path / "moved")
-    open_source.cache_clear()
     setup, params = evaluate.load(folder)
     files = [tmp_path / "moved" / name for name in ("a/09.png", "b/xx.png", "a/19.png")]
     files[1].write_bytes(b"no picture")

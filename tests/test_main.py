@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
+import numpy as np
 import pytest
 
 from alexvgg_jax import __main__, errors, loop
@@ -75,6 +77,23 @@ def test_the_ledger_of_towers_and_of_a_split_batch():
     sums = [line for line in towers + whole if line[0] == "total"]
     received, least = (int(n.replace(",", "")) for n in sums[0][1:])
     assert received == least < int(sums[1][1].replace(",", "")) / 100
+
+
+def test_check_lists_all_damaged_images(tmp_path, capfd):
+    for name in ("train/a/1.png", "train/b/2.png", "test/a/3.png", "test/b/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 3), np.uint8))
+    __main__.parse(("check", str(tmp_path)))()
+    assert capfd.readouterr().out == f"{tmp_path}: 4 images, 0 problems\n"
+    for name in ("train/b/2.png", "test/a/3.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="1"):
+        __main__.parse(("check", str(tmp_path)))()
+    assert capfd.readouterr().out.splitlines() == [
+        f"{tmp_path}/train/b/2.png: not an image that can be decoded",
+        f"{tmp_path}/test/a/3.png: not an image that can be decoded",
+        f"{tmp_path}: 4 images, 2 problems",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,22 +14,17 @@ from tensorflow_datasets.core import constants
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexvgg_jax.config import Data
+from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.data.sources import (
     find_source,
     folder_of,
-    image_files,
     open_source,
     with_classes,
 )
+from alexvgg_jax.data.tfds import _classes
 from alexvgg_jax.errors import InputError
 
 RED, GREEN, BLUE = np.eye(3, dtype=np.uint8) * 255
-
-
-@pytest.fixture(autouse=True)
-def nothing_cached():
-    """Sources are cached by name, but the tests change the images of a name."""
-    open_source.cache_clear()
 
 
 def everything(source):
@@ -182,7 +177,7 @@ def test_the_digits_come_before_a_folder_and_a_folder_before_a_set(
     for name in ("digits", "cifar10"):
         save(tmp_path / name / "a" / "1.png", encoded(plain(RED)))
     assert folder_of("digits") is None
-    assert folder_of("cifar10") == Path("cifar10")
+    assert folder_of("cifar10") == tmp_path / "cifar10"
     assert folder_of("mnist") is None
     with pytest.raises(InputError, match="--data ~nobody.here/x: "):
         folder_of("~nobody.here/x")
@@ -262,7 +257,187 @@ def test_folders_without_images(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     assert str(tmp_path) in error(tmp_path)  # a class without images
     save(tmp_path / "train" / "a" / "1.png", encoded(plain(RED)))
-    assert "neither test/ nor val/" in error(tmp_path, "test")
+    message = error(tmp_path, "test")
+    assert "looked for test/, testing/, val/" in message
+    assert "--data.held-out" in message
+
+
+def tree(root: Path, *names: str) -> Path:
+    """A folder with these pictures."""
+    for number, name in enumerate(names):
+        save(root / name, encoded(plain(number)))
+    return root
+
+
+def labelled(root: Path, split: str = "train") -> dict[str, int]:
+    """How many images each class has."""
+    source = open_source(Data(str(root), 8), split)
+    counts = np.bincount(everything(source)[1], minlength=len(source.classes))
+    return dict(zip(source.classes, counts.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "suffix", ".jpg .JPEG .jpe .jfif .png .Bmp .webp .tif .TIFF .ppm .gif".split()
+)
+def test_suffixes_of_images(tmp_path, suffix):
+    """The content decides how an image is decoded."""
+    tree(tmp_path, "train/a/1" + suffix)
+    assert labelled(tmp_path) == {"a": 1}
+
+
+def test_images_in_subfolders_of_a_class_belong_to_it(tmp_path):
+    tree(
+        tmp_path, "train/dog/poodle/1.png", "train/dog/2.png", "train/cat/images/1.png"
+    )
+    (tmp_path / "train" / "dog" / "loop").symlink_to(tmp_path / "train")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "train" / "cat" / "more").symlink_to(tree(tmp_path / "more", "3.png"))
+    assert labelled(tmp_path)["dog"] >= 2
+    (tmp_path / "train" / "dog" / "loop").unlink()
+    assert labelled(tmp_path) == {"cat": 2, "dog": 2}
+
+
+def test_what_is_skipped_is_counted(tmp_path):
+    tree(tmp_path, "train/a/1.png", "train/b/2.png", "train/__MACOSX/a/1.png")
+    hidden = ("train/a/._1.png", "train/a/.DS_Store", "train/.git/1.png")
+    tree(tmp_path, *hidden, "train/b/notes.txt", "train/b/IMG1", "train/b/sub/2.txt")
+    os.mkfifo(tmp_path / "train" / "b" / "pipe.png")
+    note = find_source(Data(str(tmp_path), 8), "train").note
+    assert note.startswith(f"{tmp_path / 'train'}: skipped ")
+    counted = {"2 hidden", "2 .txt", "1 without suffix", "1 not regular files"}
+    assert counted == set(note.split("skipped ")[1].split(", "))
+    assert labelled(tmp_path) == {"a": 1, "b": 1}
+    assert image_files(tmp_path) == [
+        tmp_path / "train/a/1.png",
+        tmp_path / "train/b/2.png",
+    ]
+    assert not find_source(
+        Data(str(tree(tmp_path / "c", "train/a/1.png"))), "train"
+    ).note
+
+
+def test_a_class_without_images_is_an_error_in_training(tmp_path):
+    tree(tmp_path, "train/a/1.png", "train/b/1.avi", "test/a/1.png")
+    assert f"{tmp_path / 'train' / 'b'}: a class without images, only 1 .avi" in error(
+        tmp_path
+    )
+    test = find_source(Data(str(tmp_path), 8), "test")
+    assert test.classes == ("a", "b")
+    assert test.note.endswith("test: no images of b")
+    tree(tmp_path / "flat", "a/1.png", "b/1.avi")
+    assert "flat/b: a class without images" in error(tmp_path / "flat")
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["train/1.png", "train/a/2.png"], "train/1.png: an image outside"),
+        (["1.png"], "1.png: an image outside the folders of classes"),
+        (["a/train/1.png", "a/test/2.png"], "a/test: looked for "),
+        (["train/a/1.png", "Training/a/1.png"], "has Training and train"),
+        (["test/a/1.png"], "looked for train/, training/"),
+    ],
+)
+def test_another_layout_says_what_was_looked_for(tmp_path, names, named):
+    assert named in error(tree(tmp_path, *names))
+
+
+def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
+    tree(tmp_path, "train/a/1.png", "train/b/1.png")
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert error(tmp_path) == f"{tmp_path / 'train' / 'b'}: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Train", "Val"), ("training", "testing"), ("TRAIN", "validation")],
+)
+def test_names_of_the_parts(tmp_path, train, test):
+    tree(tmp_path, f"{train}/a/1.png", f"{test}/a/1.png", f"{test}/a/2.png")
+    assert (labelled(tmp_path), labelled(tmp_path, "test")) == ({"a": 1}, {"a": 2})
+
+
+def test_an_unlabelled_test_folder_is_passed_over(tmp_path):
+    """ImageNet's layout; Tiny ImageNet's val/ has no classes either."""
+    tree(tmp_path, "train/a/1.png", "val/a/1.png", "val/a/2.png", "test/1.png")
+    assert labelled(tmp_path, "test") == {"a": 2}
+    tree(
+        tmp_path / "tiny",
+        "train/a/images/1.png",
+        "val/images/1.png",
+        "test/images/1.png",
+    )
+    assert labelled(tmp_path / "tiny") == {"a": 1}
+    message = error(tmp_path / "tiny", "test")
+    assert "test/ has images; " in message and "--data.held-out" in message
+
+
+def test_a_class_that_only_the_test_images_have_is_an_error(tmp_path):
+    tree(tmp_path, "train/a/1.png", "test/a/1.png", "test/b/1.png")
+    assert f"test/b: no such class in {tmp_path / 'train'}" in error(tmp_path, "test")
+
+
+def test_the_digest_depends_on_every_byte_of_a_small_set(tmp_path):
+    def digest(name: str) -> str:
+        return find_source(Data(str(tmp_path / name), 8), "train").digest
+
+    for name in ("one", "two"):
+        tree(tmp_path / name, "train/a/1.bmp", "train/b/1.bmp")
+    assert digest("one") == digest("two")
+    image = bytearray((tmp_path / "two/train/b/1.bmp").read_bytes())
+    image[-1] ^= 1
+    (tmp_path / "two/train/b/1.bmp").write_bytes(image)
+    assert digest("one") != digest("two")
+
+
+def test_a_folder_that_changes_is_opened_again(tmp_path, monkeypatch):
+    """In one process, and from another working directory."""
+    tree(tmp_path / "x" / "set", "train/a/1.png")
+    tree(tmp_path / "y" / "set", "train/p/1.png", "train/q/1.png")
+    for folder, classes in {"x": ("a",), "y": ("p", "q")}.items():
+        monkeypatch.chdir(tmp_path / folder)
+        assert open_source(Data("set", 8), "train").classes == classes
+    tree(tmp_path / "y" / "set", "train/r/1.png")
+    assert open_source(Data("set", 8), "train").classes == ("p", "q", "r")
+
+
+def test_all_bad_images_are_listed_or_left_out(tmp_path, capfd, monkeypatch):
+    tree(tmp_path, *(f"train/a/{i}.png" for i in range(9)))
+    for i in (2, 5):
+        save(tmp_path / f"train/a/{i}.png", b"no image")
+    assert all(f"{i}.png" in error(tmp_path) for i in (2, 5))
+    capfd.readouterr()
+    data = Data(str(tmp_path), 8, skip_bad=True)
+    held = open_source(data, "train")
+    assert "left out 2 of 9 images" in held.note
+    monkeypatch.setattr("alexvgg_jax.data.sources.IN_MEMORY_BYTES", 0)
+    for source in (held, with_classes(open_source(data, "train"), ("b", "a"))):
+        images, labels = everything(source)
+        everything(source)
+        good = labels >= 0
+        assert np.flatnonzero(~good).tolist() == [2, 5]
+        assert (labels[good] == source.classes.index("a")).all()
+        np.testing.assert_array_equal(images[good, 0, 0, 0], np.arange(9)[good])
+    printed = capfd.readouterr().err
+    assert printed.count("left out: ") == 4  # once each, for each source
+    for i in range(9):
+        save(tmp_path / f"train/a/{i}.png", b"no image")
+    with pytest.raises(InputError, match="all 9 images are damaged"):
+        monkeypatch.setattr("alexvgg_jax.data.sources.IN_MEMORY_BYTES", 2**31)
+        open_source(data, "train")
+
+
+def test_a_path_that_is_not_utf8(tmp_path):
+    assert "not UTF-8" in error(str(tmp_path) + "/\udcff")
+    tree(tmp_path, "train/a/1.png", "train/\udcff/1.png")
+    assert "the name is not UTF-8" in error(tmp_path)
 
 
 # TensorFlow data sets in array_record form.
@@ -304,9 +479,14 @@ def pixels(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_set(
-    folder: Path, splits=("train", "test"), suffix=".png", spoil=None
+    folder: Path,
+    splits=("train", "test"),
+    suffix=".png",
+    spoil=None,
+    change=lambda feature, i: None,
 ) -> None:
-    """A set as TFDS prepares it; number `spoil` of each split is cut short."""
+    """A set as TFDS prepares it; number `spoil` of each split is cut short, and
+    `change` changes a record."""
     folder.mkdir(parents=True)
     infos = []
     for split in splits:
@@ -321,6 +501,7 @@ def write_set(
                 content[: len(content) // 2] if i == spoil else content
             )
             feature["label"].int64_list.value.append(int(label))
+            change(feature, i)
             records.append(example.SerializeToString())
         file = folder / f"{INFO['name']}-{split}.array_record-00000-of-00001"
         writer = ArrayRecordWriter(str(file), "group_size:1")
@@ -406,7 +587,118 @@ def test_a_validation_split_stands_in_for_test(data_dir):
 
 def test_a_set_without_test_split(data_dir):
     write_set(data_dir / "cifar10" / "3.0.2", splits=("train",))
-    assert "no labelled test split in train" in error("cifar10", "test")
+    message = error("cifar10", "test")
+    assert "no labelled test split in train; --data.held-out N" in message
+
+
+def with_label(*labels: int):
+    """Give record 3 these labels."""
+
+    def change(feature, i):
+        if i == 3:
+            feature["label"].int64_list.value[:] = labels
+
+    return change
+
+
+def without_image(feature, i):
+    feature["image"].Clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (with_label(-1), "cifar10[3]: label -1, of 10 classes"),
+        (with_label(10), "cifar10[3]: label 10, of 10 classes"),
+        (with_label(2**40), "cifar10[3]: label None"),
+        (with_label(), "cifar10[3]: label None"),
+        (with_label(1, 2), "cifar10[3]: label None"),
+        (without_image, "cifar10[0]: the record has no encoded image"),
+    ],
+)
+def test_every_record_is_checked(data_dir, change, message):
+    write_set(data_dir / "cifar10" / "3.0.2", change=change)
+    assert message in error("cifar10")
+
+
+def test_records_without_labels_are_a_split_without_labels(data_dir):
+    def unlabelled(feature, i):
+        feature["label"].int64_list.value[:] = [-1]
+
+    write_set(data_dir / "cifar10" / "3.0.2", change=unlabelled)
+    assert "no labelled train split in train, test" in error("cifar10")
+
+
+F = tfds.features
+LABEL = F.ClassLabel(num_classes=3)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"image": F.Image()}, "its label is missing"),
+        ({"image": F.Image(), "label": F.Sequence(LABEL)}, "its label is Sequence"),
+        (
+            {"image": F.Tensor(shape=(8, 8, 3), dtype=np.uint8), "label": LABEL},
+            "Tensor",
+        ),
+        ({"image": F.Sequence(F.Image()), "label": LABEL}, "its image is Sequence"),
+        (
+            {"image": F.Image(dtype=np.float32, shape=(8, 8, 1)), "label": LABEL},
+            "float32",
+        ),
+        ({"image": F.Image(), "label": F.Scalar(np.int64)}, "its label is Scalar"),
+    ],
+)
+def test_sets_that_are_no_images_of_classes(features, message):
+    with pytest.raises(InputError, match=f"^--data x: .*{message}"):
+        _classes("x", F.FeaturesDict(features))
+
+
+RECORDS = "cifar10-train.array_record-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil"),
+    [
+        (RECORDS, lambda b: b[: len(b) // 2]),
+        (RECORDS, lambda b: b[:-1]),
+        (RECORDS, lambda b: b""),
+        (RECORDS, lambda b: None),
+        (RECORDS, lambda b: b[:17000] + bytes(9) + b[17009:]),
+        ("dataset_info.json", lambda b: b[: len(b) // 2]),
+        ("dataset_info.json", lambda b: b""),
+    ],
+)
+def test_a_damaged_file_of_a_set_is_named(data_dir, file, spoil):
+    folder = data_dir / "cifar10" / "3.0.2"
+    write_set(folder)
+    content = spoil((folder / file).read_bytes())
+    (folder / file).unlink()
+    if content is not None:
+        (folder / file).write_bytes(content)
+    message = error("cifar10")
+    assert message.startswith(f"--data cifar10: {folder / file}: ")
+    assert message.endswith("copy or prepare the set again")
+
+
+def test_a_data_dir_that_is_no_folder(monkeypatch):
+    monkeypatch.setattr(constants, "DATA_DIR", "http://127.0.0.1:1/x")
+    assert "TFDS cannot open http:/127.0.0.1:1/x/qqq: " in error("qqq")
+
+
+def test_a_set_that_nobody_named_is_only_opened(data_dir, monkeypatch):
+    """Settings of a stranger's run must not download or run anything."""
+    pretend_tensorflow(monkeypatch, there=True)
+    monkeypatch.delattr(tfds, "builder")
+    for name in ("cifar10", "huggingface:mnist", "someone:theirs"):
+        with pytest.raises(InputError, match=f"^--data {name}: not prepared in "):
+            open_source(Data(name), "test", prepare=False)
+    write_set(data_dir / "cifar10" / "3.0.2")
+    source = open_source(Data("cifar10"), "test", prepare=False)
+    assert source.about == "TFDS cifar10/3.0.2, PNG images"
+    assert source.classes == CLASSES
+    np.testing.assert_array_equal(everything(source)[0], pixels("test")[0])
 
 
 def test_a_spoilt_record_is_named(data_dir):

@@ -19,7 +19,7 @@ class Batch(NamedTuple):
 
     images: UInt8[Array | np.ndarray, "batch height width 3"]
     labels: Int32[Array | np.ndarray, " batch"]
-    mask: Bool[Array | np.ndarray, " batch"]  # False for padding
+    mask: Bool[Array | np.ndarray, " batch"]  # False for padding and damaged images
 
 
 def train_batch(
@@ -36,7 +36,8 @@ def train_batch(
         in_epoch = positions // source.count == epoch
         order = _order(source.count, seed, int(epoch))
         numbers[in_epoch] = order[positions[in_epoch] % source.count]
-    return Batch(*source.fetch(numbers), np.ones(len(numbers), bool))
+    images, labels = source.fetch(numbers)
+    return Batch(images, labels, labels >= 0)
 
 
 @functools.lru_cache(maxsize=2)  # a batch can hold the end of one epoch and the next
@@ -57,7 +58,8 @@ def eval_batches(
     for start in range(0, source.count, batch):
         numbers = start + rows
         mask = numbers < source.count
-        yield Batch(*source.fetch(np.where(mask, numbers, 0)), mask)
+        images, labels = source.fetch(np.where(mask, numbers, 0))
+        yield Batch(images, labels, mask & (labels >= 0))
 
 
 def prefetch(batches: Iterable[Callable[[], T]], depth: int = 2) -> Iterator[T]:

@@ -1,0 +1,183 @@
+"""Decode pictures, and refuse those that are damaged or absurdly large.
+
+- A picture becomes 8-bit RGB, turned upright as its EXIF data says. A grey one gets
+  three equal channels. CMYK becomes RGB without a colour profile.
+- Of 16 bits a channel, the upper 8 are kept. Floating-point pictures are refused.
+- A transparent picture is laid on white, as web pages show it.
+- Of an animation, or of several pages, the first is read.
+- A picture is damaged if its decoder refuses it, or if it is a JPEG without an end. A
+  changed byte inside a JPEG often goes unnoticed, because JPEGs have no checksums.
+- The size is read from the header first. Nothing larger than `MAX_PIXELS` is decoded.
+"""
+
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Int32, UInt8
+from PIL import Image, ImageOps
+
+from alexvgg_jax.errors import InputError
+
+Images = UInt8[np.ndarray, "batch height width 3"]
+Labels = Int32[np.ndarray, "batch"]
+Reader = Callable[[], tuple[bytes, str]]  # returns an encoded image and its name
+
+MAX_PIXELS = 2**27  # of an image before and after it is scaled: 403 MB
+MAX_BYTES = 2**30  # of a file
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # first bytes
+OTHERS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow reads their headers
+# A JPEG's segments start with a marker. Zeros, restarts and fill bytes are no markers.
+MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+END, TABLES = 0xD9, (0xC4, 0xC8, 0xCC)  # TABLES are no headers of a frame
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """`count` labelled images that are not decoded yet."""
+
+    about: str  # which set this is, as results name it
+    count: int
+    classes: tuple[str, ...]
+    read: Callable[[np.ndarray], tuple[Sequence[Reader], Labels]]
+    digest: str  # tells the images from others
+    note: str = ""  # what the user should hear of this set: skipped files
+
+
+class BadImages(InputError):
+    """Some images cannot be decoded: `errors` has a line for each."""
+
+    def __init__(self, errors: Sequence[InputError]):
+        self.errors = errors
+        listed = "; ".join(map(str, errors[:5]))
+        more = len(errors) - 5
+        rest = f"; and {more} more, which `check` lists" if more > 0 else ""
+        super().__init__(f"{listed}{rest} (--data.skip-bad leaves damaged images out)")
+
+
+def decode_all(
+    readers: Sequence[Reader], size: int
+) -> tuple[Images, list[InputError | None]]:
+    """Images of size x size, with an error for each that cannot be read or decoded.
+
+    Uses all cores: OpenCV releases the GIL.
+    """
+    images = np.zeros((len(readers), size, size, 3), np.uint8)
+
+    def work(i: int) -> InputError | None:
+        try:
+            images[i] = decode(*readers[i](), size)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        return images, list(pool.map(work, range(len(readers))))
+
+
+def read_file(path: Path) -> bytes:
+    """The content of an image's file. InputError if that is not a regular file."""
+    try:
+        # Faster than Path.read_bytes, and does not wait for the writer of a pipe.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{path}: not a regular file")
+            if status.st_size > MAX_BYTES:
+                raise InputError(f"{path}: {status.st_size:,} bytes are too many")
+            content = os.read(file, status.st_size)
+        finally:
+            os.close(file)
+        if len(content) < status.st_size:
+            raise InputError(f"{path}: changed while it was read")
+        return content
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    """An encoded image as RGB, resized and cropped to size x size.
+
+    Raises InputError, which contains `name`, if it is damaged or too large.
+    """
+    image = None
+    try:  # decoders raise many kinds of errors for damaged data
+        height, width, transparent = _header(encoded)
+        _check_size(height, width, size, name)
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is not None and transparent:
+            image = _on_white(encoded)
+    except InputError:
+        raise
+    except Exception:
+        image = None
+    if image is None or image.dtype != np.uint8:
+        raise InputError(f"{name}: not an image that can be decoded")
+    return fit(image, size)
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """AlexNet §2: scale the short side to `size`, then cut out the centre square."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short != size:
+        method = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
+        scaled = (round(width * size / short), round(height * size / short))
+        image = cv2.resize(image, scaled, interpolation=method)
+        height, width = image.shape[:2]
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def _header(encoded: bytes) -> tuple[int, int, bool]:
+    """Height and width, and whether pixels can be transparent.
+
+    Raises all kinds of errors if it is not the header of an image.
+    """
+    if encoded.startswith(JPEG):
+        return *_jpeg_size(encoded), False
+    if encoded.startswith(PNG):  # the header has a fixed place, palettes follow it
+        width, height = (int.from_bytes(encoded[at : at + 4]) for at in (16, 20))
+        has_alpha = encoded[25] in (4, 6)
+        return height, width, has_alpha or b"tRNS" in encoded[: encoded.find(b"IDAT")]
+    with Image.open(io.BytesIO(encoded), formats=OTHERS) as image:
+        return image.height, image.width, image.has_transparency_data
+
+
+def _jpeg_size(encoded: bytes) -> tuple[int, int]:
+    """Height and width of a JPEG. ValueError if it is cut short."""
+    size, at = None, 2
+    while marker := MARKER.search(encoded, at):
+        at = marker.end()
+        kind = encoded[at - 1]
+        if 0xC0 <= kind <= 0xCF and kind not in TABLES and size is None:
+            *_, a, b, c, d = encoded[at : at + 7]
+            size = a << 8 | b, c << 8 | d
+        # Searching to the end is only needed if something follows it.
+        if size and (kind == END or encoded.endswith(b"\xff\xd9")):
+            return size
+        at += encoded[at] << 8 | encoded[at + 1]
+    raise ValueError("it has no end")
+
+
+def _check_size(height: int, width: int, size: int, name: str) -> None:
+    short, long = sorted((height, width))
+    if height * width > MAX_PIXELS or size * long * size > MAX_PIXELS * short:
+        raise InputError(
+            f"{name}: {width:,} x {height:,} pixels, scaled to {size} on the short "
+            f"side, are more than {MAX_PIXELS:,}"
+        )
+
+
+def _on_white(encoded: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGBA")
+    white = Image.new("RGBA", upright.size, "white")
+    return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))

@@ -1,0 +1,234 @@
+"""Read image sets of TensorFlow Datasets in array_record form, without TensorFlow."""
+
+import difflib
+import importlib.util
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexvgg_jax.data.decode import Encoded, Reader
+from alexvgg_jax.errors import InputError
+
+CODINGS = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}  # by first bytes
+TRAIN, TEST = ("train",), ("test", "validation")  # names of splits
+AGAIN = "copy or prepare the set again"
+
+
+def open_tfds(name: str, testing: bool, prepare: bool) -> Encoded:
+    """The training or test images of a set.
+
+    With `prepare`, a set that is missing is downloaded and prepared, if TensorFlow is
+    installed. Raises InputError for a set that has no labelled RGB images.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example: Any = tf_example_pb2.Example  # pyright: ignore  (generated code)
+    builder = _builder(name) if prepare else _prepared(name)
+    if builder is None:
+        raise InputError(
+            f"--data {name}: not prepared in {_data_dir()}; name it with --data to let "
+            "TFDS prepare it"
+        )
+    classes = _classes(name, builder.info.features)
+    for part in TEST if testing else TRAIN:
+        if part in builder.info.splits:
+            fetch, count = _records(name, builder, part)
+            first = example.FromString(fetch([0])[0]).features.feature
+            if _label(first) != -1:  # ImageNet's test images have no labels
+                break
+    else:
+        splits = ", ".join(builder.info.splits)
+        hint = "; --data.held-out N tests on N training images" if testing else ""
+        raise InputError(
+            f"--data {name}: no labelled {'test' if testing else 'train'} split in "
+            f"{splits}{hint}"
+        )
+
+    def read(numbers: np.ndarray) -> tuple[list[Reader], np.ndarray]:
+        records = [example.FromString(r).features.feature for r in fetch(numbers)]
+        readers: list[Reader] = [
+            lambda r=r, n=n: _checked(r, f"{name}[{n}]", len(classes))
+            for r, n in zip(records, numbers, strict=True)
+        ]
+        labels = [_label(r) for r in records]
+        return readers, np.array([n or 0 for n in labels], np.int32)
+
+    # A copy can differ from the official set: CIFAR-10 as JPEG instead of PNG.
+    coding = CODINGS.get((_image(first) or b"")[:2], "unknown")
+    about = f"TFDS {builder.info.full_name}, {coding} images"
+    return Encoded(about, count, classes, read, about)
+
+
+def _checked(record: Any, name: str, classes: int) -> tuple[bytes, str]:
+    """A record's image and its name. InputError if it has no image or no label."""
+    image, label = _image(record), _label(record)
+    if image is None:
+        raise InputError(f"{name}: the record has no encoded image")
+    if label is None or not 0 <= label < classes:
+        raise InputError(f"{name}: label {label}, of {classes} classes from 0")
+    return image, name
+
+
+def _image(record: Any) -> bytes | None:
+    images = record["image"].bytes_list.value
+    return images[0] if len(images) == 1 else None
+
+
+def _label(record: Any) -> int | None:
+    labels = record["label"].int64_list.value
+    return labels[0] if len(labels) == 1 and abs(labels[0]) < 2**31 else None
+
+
+def _classes(name: str, features: Any) -> tuple[str, ...]:
+    """The classes of a set with one image and one label each. InputError for others."""
+    import tensorflow_datasets as tfds
+
+    parts: Any = features if isinstance(features, tfds.features.FeaturesDict) else {}
+    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    for key, kind in kinds.items():
+        found = parts[key] if key in parts else None
+        if type(found) is not kind:
+            what = type(found).__name__ if found else "missing"
+            raise InputError(
+                f"--data {name}: needs an image and a class label: its {key} is {what}"
+            )
+    image, label = parts["image"], parts["label"]
+    if np.dtype(image.np_dtype).kind != "u":  # float images are stored as raw bytes
+        raise InputError(f"--data {name}: its images are {image.np_dtype}, not uint8")
+    if not label.num_classes:
+        raise InputError(f"--data {name}: its label has no classes")
+    return tuple(label.names)
+
+
+def _records(name: str, builder: Any, part: str) -> tuple[Callable, int]:
+    """A function that returns encoded records by number, and how many there are."""
+    import tensorflow_datasets as tfds
+
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+
+    def damaged(error: Exception, numbers: Any) -> InputError:
+        file = _damaged_file(builder, part, numbers) or builder.data_path
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return InputError(f"--data {name}: {file}: {reason}; {AGAIN}")
+
+    try:
+        records = builder.as_data_source(split=part, deserialize_method=raw)
+        count = len(records)
+    except Exception as error:  # array_record raises RuntimeError, TFDS many others
+        raise damaged(error, []) from None
+    if not count:
+        raise InputError(f"--data {name}: its {part} split is empty")
+
+    def fetch(numbers: Any) -> list[bytes]:
+        try:
+            return records.__getitems__([int(n) for n in numbers])
+        except Exception as error:
+            raise damaged(error, numbers) from None
+
+    return fetch, count
+
+
+def _damaged_file(builder: Any, part: str, numbers: Any) -> Path | None:
+    """The first file of a split that is missing or cannot be read at these records."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    split, start = builder.info.splits[part], 0
+    for file, length in zip(split.filepaths, split.shard_lengths, strict=True):
+        inside = [int(n) - start for n in numbers if 0 <= n - start < length]
+        start += length
+        try:
+            reader = ArrayRecordReader(os.fspath(file))
+            if inside:
+                reader.read(inside)
+        except Exception:
+            return Path(os.fspath(file))
+    return None
+
+
+def _prepared(name: str) -> Any | None:
+    """The builder of a set that is prepared, made from its files alone; or None."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.read_only_builder import builder_from_files
+
+    try:
+        return _in_array_records(name, builder_from_files(name))
+    except tfds.core.DatasetNotFoundError:
+        return None
+    except InputError:
+        raise
+    except Exception as error:
+        raise _cannot_open(name, error) from None
+
+
+def _builder(name: str) -> Any:
+    """The builder of a prepared set; with TensorFlow installed, prepare it first."""
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # warns about versions
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)  # no network
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
+        raise InputError(f"--data {name}: {hint}") from None
+    except ImportError as error:
+        needed, *_ = (error.name or str(error)).splitlines() or ["more"]
+        raise InputError(
+            f"--data {name}: needs {needed}: pip install -e '.[tfds]'"
+        ) from None
+    except (ValueError, AssertionError) as error:  # no name, or no such version
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--data {name}: not a TFDS name: {reason}") from None
+    except Exception as error:  # a damaged set, or a TFDS_DATA_DIR that is no folder
+        raise _cannot_open(name, error) from None
+    if builder.is_prepared():
+        return _in_array_records(name, builder)
+    if importlib.util.find_spec("tensorflow") is None:
+        folder = builder.data_path.parents[builder.info.full_name.count("/")]
+        raise InputError(
+            f"--data {name}: not prepared in {folder}; set TFDS_DATA_DIR to "
+            "the folder that holds it, use --data digits (train: --data.name), or "
+            "pip install -e '.[tfds]' to let TFDS download it"
+        )
+    try:
+        builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
+    except Exception as error:  # no network, a full disk, files to fetch by hand
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise InputError(f"--data {name}: TFDS cannot prepare it: {reason}") from None
+    return tfds.builder(name)
+
+
+def _in_array_records(name: str, builder: Any) -> Any:
+    import tensorflow_datasets as tfds
+
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise InputError(
+            f"--data {name}: {builder.data_path} is not in array_record form; "
+            "prepare it with download_and_prepare(file_format='array_record')"
+        )
+    return builder
+
+
+def _cannot_open(name: str, error: Exception) -> InputError:
+    """What is wrong with a set that TFDS cannot open."""
+    folder = _data_dir() / re.split("[:/]", name)[0]
+    for file in sorted(folder.rglob("*.json")):
+        try:
+            json.loads(file.read_bytes())
+        except ValueError as reason:
+            return InputError(f"--data {name}: {file}: not JSON: {reason}; {AGAIN}")
+    reason = f"{type(error).__name__} {error}".splitlines()[0]
+    return InputError(f"--data {name}: TFDS cannot open {folder}: {reason}")
+
+
+def _data_dir() -> Path:
+    from tensorflow_datasets.core import constants
+
+    return Path(constants.DATA_DIR)
