@@ -214,7 +214,7 @@ def _sums(state: Any) -> list[int]:
     sums = np.array([_own_sum(leaf) for leaf in jax.tree.leaves(state)], np.uint32)
     if jax.process_count() > 1:
         parts = multihost_utils.process_allgather(sums)
-        sums = np.sum(parts, axis=0, dtype=np.uint32)
+        sums = np.asarray(parts).sum(axis=0, dtype=np.uint32).reshape(-1)
     return [int(n) for n in sums]
 
 

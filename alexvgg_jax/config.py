@@ -125,7 +125,7 @@ class Run:
 
 
 # Settings that older records lack. Their default is what was done before.
-ADDED = {"skip_bad"}
+ADDED = {"skip_bad", "weight_init"}
 NETS = {type(net).__name__: type(net) for net in MODELS.values()}
 
 
