@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -209,22 +210,23 @@ def _digest(state: Any, sums: list[int], stored: dict[str, Any]) -> str:
 
 
 def _sums(state: Any) -> list[int]:
-    """The sum, modulo 2^32, of the 32-bit words of every array. (A stronger digest
-    would take as long as a save.)"""
-    sums = np.array([_own_sum(leaf) for leaf in jax.tree.leaves(state)], np.uint32)
-    if jax.process_count() > 1:
-        parts = multihost_utils.process_allgather(sums)
-        sums = np.asarray(parts).sum(axis=0, dtype=np.uint32).reshape(-1)
-    return [int(n) for n in sums]
+    """The sum of the 32-bit words of every array. (A stronger digest would take as long
+    as a save.)"""
+    with ThreadPoolExecutor() as pool:
+        sums = np.array(list(pool.map(_own_sum, jax.tree.leaves(state))), np.uint64)
+    if jax.process_count() > 1:  # jax has no 64-bit integers
+        halves = multihost_utils.process_allgather(sums.view(np.uint32))
+        sums = np.asarray(halves).view(np.uint64).sum(axis=0)
+    return list(map(int, sums))
 
 
-def _own_sum(leaf: jax.Array | np.ndarray) -> np.uint32:
+def _own_sum(leaf: jax.Array | np.ndarray) -> int:
     """The sum of the part that this host holds."""
     parts = [leaf]
     if isinstance(leaf, jax.Array):
         parts = [part.data for part in leaf.addressable_shards if not part.replica_id]
     words = (np.ravel(jax.device_get(part)).view(np.uint32) for part in parts)
-    return np.sum([part.sum(dtype=np.uint32) for part in words], dtype=np.uint32)
+    return sum(int(part.sum(dtype=np.uint64)) for part in words)
 
 
 def _target(leaf: Any) -> Any:

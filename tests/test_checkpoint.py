@@ -103,6 +103,22 @@ def test_every_damaged_file_is_noticed_or_does_not_matter(tmp_path, capfd):
     assert noticed > 3 * len(files)
 
 
+@pytest.mark.parametrize("like", [None, state(0.0, width=6000)])
+def test_damage_inside_a_large_file_is_noticed(tmp_path, like):
+    """Which orbax restores as other numbers, and only the arrays' sums tell."""
+    with opened(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state(float(step), width=6000), {"step": step})
+        (file,) = (tmp_path / "2" / "state" / "kernel").glob("0*")
+        content = file.read_bytes()
+        flipped = content[:50_000] + b"\x01" + content[50_001:]
+        for spoilt in (flipped, content[:4096] + bytes(4096) + content[8192:]):
+            file.write_bytes(spoilt)
+            assert checkpoints.restore(like)[1]["step"] == 1
+        file.write_bytes(content)
+        assert checkpoints.restore(like)[1]["step"] == 2
+
+
 @pytest.mark.parametrize("name", ["kernel", "step"])
 def test_every_bit_of_an_array_is_in_its_sum(name):
     array = np.atleast_1d(jax.device_get(state(3.0))[name])
