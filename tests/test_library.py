@@ -107,10 +107,3 @@ def test_without_jit():
     with jax.disable_jit():
         gradients = jax.grad(loss)(params(), IMAGES)
     assert_close(gradients, jax.jit(jax.grad(loss))(params(), IMAGES))
-
-
-def test_a_compiled_net_transfers_nothing():
-    step = jax.jit(jax.grad(loss))
-    step(params(), IMAGES)  # constants are transferred when it is compiled
-    with jax.transfer_guard("disallow"):
-        step(params(), IMAGES)

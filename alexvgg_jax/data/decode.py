@@ -1,4 +1,4 @@
-"""Decode pictures, and refuse those that are damaged or absurdly large.
+"""Decode pictures, and refuse damaged and very large ones.
 
 - A picture becomes 8-bit RGB, turned upright as its EXIF data says. A grey one gets
   three equal channels. CMYK becomes RGB without a colour profile.
@@ -111,9 +111,11 @@ def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size
     try:  # decoders raise many kinds of errors for damaged data
         height, width, transparent = _header(encoded)
         _check_size(height, width, size, name)
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
-        if image is not None and transparent:
+        if transparent:
             image = _on_white(encoded)
+        else:
+            pixels = np.frombuffer(encoded, np.uint8)
+            image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB)
     except InputError:
         raise
     except Exception:

@@ -85,9 +85,9 @@ class AlexNet(Net):
     without: Middle | None = None  # a layer to leave out, with its activation and norm
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
     inverted_dropout: bool = False  # scale in training instead of in tests, as Caffe
-    weight_init: WeightInit = "paper"  # glorot, he: for data too small for N(0, 0.01^2)
-    middle_init: float = 0.01  # standard deviation in conv3, conv4 and conv5
-    hidden_init: float = 0.01  # standard deviation in fc6 and fc7
+    weight_init: WeightInit = "paper"  # glorot or he: in all layers
+    middle_init: float = 0.01  # paper: deviation in conv3, conv4 and conv5
+    hidden_init: float = 0.01  # paper: deviation in fc6 and fc7
     bias_init: float = 1.0  # in conv2, conv4, conv5, fc6 and fc7
     clip_windows: bool = False  # drop conv1's last window where the image ends first
 

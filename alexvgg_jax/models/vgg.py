@@ -55,7 +55,7 @@ class VGG(Net):
     weights that need no pre-training, Glorot's uniform ones (or He's). The paper's own
     weights are from a normal distribution "with the zero mean and 10^-2 variance". Read
     as it stands, that is N(0, 0.1^2): on pixels from 0 to 255 the logits of net D are
-    near 1e10, and training fails at once. Read as a deviation it is N(0, 0.01^2): then
+    near 1e11, and training fails at once. Read as a deviation it is N(0, 0.01^2): then
     the signal vanishes in the deep nets, as the paper reports.
 
     VGG §3.2: with `head="dense"` the fully-connected layers slide over an image of any
