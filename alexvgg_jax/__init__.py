@@ -10,6 +10,7 @@ Data flows through these files, from top to bottom:
     models          build(name) -> a net with init and apply
     loss, optim     cross-entropy and errors; the original program's update rule
     step            gradients, train, eval and predict: pure functions
+    prepare         a run's net, steps, images and parameters, ready to train or test
     evaluate        the error on a set, and predictions: centre crop, nine or ten views
     loop, progress  training from start to end; where a run is
 

@@ -27,14 +27,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexvgg_jax import evaluate, ledger, loop, memory, plots
+from alexvgg_jax import evaluate, ledger, loop, memory, plots, prepare
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.decode import BadImages
 from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.data.sources import find_source
-from alexvgg_jax.errors import InputError, Stopped, one_line
+from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
 from alexvgg_jax.files import write_text
 from alexvgg_jax.hosts import end_process, join_hosts
 from alexvgg_jax.models import MODELS, Net, summary
@@ -57,6 +57,7 @@ class Train:
     recipe: Recipe
     out: Path | None = None  # folder of the run (default: runs/NAME-DATA)
     resume: bool = False  # continue from the newest checkpoint there, if it has one
+    change: bool = False  # with --resume: go on with the new --optim and --augment
     coordinator: str = ""  # HOST:PORT of the first host, if jax cannot detect it
     hosts: int = 0  # number of hosts
     host: int = -1  # which of them this is, from 0
@@ -70,9 +71,12 @@ class Train:
         name = f"{run.name}-{Path(run.data.name).name}"
         folder = self.out or Path("runs") / name
         try:
-            trained = _train(run, folder, self.resume)
-        except Stopped:
-            raise  # all hosts stop together
+            trained = _train(run, folder, self.resume, self.change)
+        except Diverged:
+            raise
+        except Stopped as end:  # all hosts stop together
+            how = "--resume continues from it"
+            raise Stopped(f"{end}; {how}", end.exit_code) from None
         except BaseException as error:
             if not jax.distributed.is_initialized():
                 raise
@@ -82,7 +86,7 @@ class Train:
         print(f"checkpoints and metrics are in {folder}")
 
 
-def _train(run: Run, folder: Path, resume: bool) -> loop.Trained:
+def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
     """Train; if memory runs out, suggest what needs less."""
     all_devices()
     if (hosts := jax.process_count()) > 1:
@@ -92,7 +96,7 @@ def _train(run: Run, folder: Path, resume: bool) -> loop.Trained:
             file=sys.stderr,
         )
     try:
-        return loop.train(run, folder, resume=resume)
+        return loop.train(run, folder, resume=resume, change=change)
     except jax.errors.JaxRuntimeError as error:
         if not (first := str(error).splitlines()[0]).startswith("RESOURCE_EXHAUSTED"):
             raise
@@ -110,8 +114,8 @@ class Eval:
     views: Views = 1  # average over the centre, 9 crops, or 10 (AlexNet §6)
 
     def __call__(self) -> None:
-        setup, params = evaluate.load(self.run)
-        source, called = evaluate.open_test_images(setup, self.data)
+        setup, params = prepare.load(self.run)
+        source, called = prepare.open_test_images(setup, self.data)
         if source.note:
             print(source.note, file=sys.stderr)
         if self.views == 1:
@@ -139,7 +143,7 @@ class Predict:
         files = [file for path in self.pictures for file in image_files(path)]
         if not files:
             raise InputError(f"no images in {' '.join(map(str, self.pictures))}")
-        setup, params = evaluate.load(self.run)
+        setup, params = prepare.load(self.run)
         predictions = evaluate.classify(setup, params, files, self.views)
         console = Console(stderr=True)
         best: list[tuple[Path, list[tuple[str, float]]]] = []
@@ -297,7 +301,7 @@ class Filters:
     out: Path = Path("filters.png")  # the picture
 
     def __call__(self) -> None:
-        kernel, towers = evaluate.first_kernel(self.run)
+        kernel, towers = prepare.first_kernel(self.run)
         try:
             plots.draw_filters(kernel, towers, self.out)
         except ValueError as error:

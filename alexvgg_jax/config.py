@@ -6,7 +6,7 @@ The comment after a field is its help text on the command line
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from alexvgg_jax.errors import InputError
@@ -112,6 +112,7 @@ class Run:
     epochs: int = 10  # passes over the training set; drops of the rate stay
     seed: int = 0  # of the parameters, the order of the images and the noise
     until_error: float = 0.0  # stop when an epoch's training error is below this, in %
+    init_from: str = ""  # start with the layers of this run that fit; draw the others
     checkpoint_every: int = 1  # epochs between checkpoints
 
     def __post_init__(self) -> None:
@@ -124,8 +125,6 @@ class Run:
             )
 
 
-# Settings that older records lack. Their default is what was done before.
-ADDED = {"skip_bad", "weight_init"}
 NETS = {type(net).__name__: type(net) for net in MODELS.values()}
 
 
@@ -136,7 +135,7 @@ def to_settings(run: Run) -> dict[str, Any]:
 
 
 def from_settings(settings: Mapping[str, Any]) -> Run:
-    """The run of `to_settings`, after JSON.
+    """The run of `to_settings`, after JSON. A missing setting has its default.
 
     Raises TypeError, ValueError or KeyError for settings of no run.
     """
@@ -162,9 +161,6 @@ def _from_json(kind: Any, values: Mapping[str, Any]) -> Any:
         if not _fits(value, hints[name]):
             raise TypeError(f"{name} is {value!r}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    missing = [f.name for f in fields(kind) if f.name not in values.keys() | ADDED]
-    if missing:
-        raise KeyError(missing[0])
     return kind(**values)
 
 

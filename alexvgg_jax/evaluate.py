@@ -2,31 +2,26 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Float, Int, UInt8
 
-from alexvgg_jax import run as run_folder
-from alexvgg_jax.augment import Statistics, Views
-from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.config import Data, Mesh, Run
+from alexvgg_jax.augment import Views
+from alexvgg_jax.config import Run
 from alexvgg_jax.data.batches import Batch, eval_batches
 from alexvgg_jax.data.decode import decode, read_file
-from alexvgg_jax.data.sources import Source, find_source, open_source, with_classes
+from alexvgg_jax.data.sources import Source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
-from alexvgg_jax.models import Net, Params
-from alexvgg_jax.optim import original_sgd
-from alexvgg_jax.sharding import all_devices, everywhere, make_mesh, place, rows_of_host
-from alexvgg_jax.step import Steps, Sums, compile_steps
+from alexvgg_jax.models import Params
+from alexvgg_jax.prepare import Setup
+from alexvgg_jax.sharding import all_devices, place, rows_of_host
+from alexvgg_jax.step import Sums
 
 
 class Score(NamedTuple):
@@ -35,68 +30,6 @@ class Score(NamedTuple):
     loss: float  # nats
     top1: float  # error in %
     top5: float
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A run's net on a mesh, and what it needs to read images."""
-
-    run: Run
-    images: run_folder.Images  # that it was trained on
-    net: Net
-    mesh: DeviceMesh
-    steps: Steps
-    stats: Statistics
-
-
-def compile_run(run: Run, classes: int, mesh: DeviceMesh) -> tuple[Net, Steps]:
-    """The run's net and its steps. Raises InputError if they do not fit."""
-    net = run_folder.net_of(run, classes)
-    steps = compile_steps(
-        net,
-        original_sgd(run.optim),
-        run.augment,
-        mesh,
-        accumulate=run.accumulate,
-        zero=run.mesh.zero,
-    )
-    return net, steps
-
-
-def load(directory: Path) -> tuple[Setup, Params]:
-    """A trained run on all devices of this machine: no images are read.
-
-    Raises InputError if the folder holds no run, or no checkpoint of its net.
-    """
-    run, devices = run_folder.settings(directory), len(all_devices())
-    images = run_folder.read_images(directory)
-    batch = max(run.batch // devices, 1) * devices
-    run = replace(run, mesh=Mesh(), accumulate=1, batch=batch)
-    mesh = make_mesh(run.mesh)
-    net, steps = compile_run(run, len(images.classes), mesh)
-    params = load_params(directory)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, (params, net.param_shapes()))
-    if shapes[0] != shapes[1]:
-        raise InputError(f"{directory}: its checkpoint is of another net")
-    stats = everywhere(run_folder.read_statistics(directory), mesh)
-    setup = Setup(run, images, net, mesh, steps, stats)
-    return setup, everywhere(params, mesh)
-
-
-def load_params(directory: Path) -> Params:
-    """The parameters of a run's newest checkpoint. InputError if there is none."""
-    with closing(Checkpoints(directory / run_folder.CHECKPOINTS)) as checkpoints:
-        newest: Any = checkpoints.restore()
-    if newest is None:
-        raise InputError(f"{directory}: no checkpoint there yet")
-    return newest[0]["params"]
-
-
-def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"], int]:
-    """The first layer's kernels of a trained run, and the number of its towers."""
-    net = run_folder.net_of(run_folder.settings(directory))
-    params = load_params(directory)
-    return np.asarray(params[net.layers()[0].name]["kernel"]), net.tower_count
 
 
 def add(sums: Sums, batch: Sums) -> Sums:
@@ -119,36 +52,6 @@ def average(step: Callable[[Batch], Sums], batches: Iterable[Batch]) -> Score:
             sums = add(sums, last)  # fetched while the next batch is computed
         last = current
     return score(sums if last is None else add(sums, last))
-
-
-def open_test_images(setup: Setup, name: str) -> tuple[Source, str]:
-    """The test images of the set `name`, or of the run if it is empty, and what they
-    are called. Of other images than the run's, all are for testing.
-
-    TFDS prepares only a set that `name` names, not one that a run's settings name.
-    """
-    data = setup.run.data
-    named = replace(data, name=name or data.name)
-    digest = _digest(named, prepare=bool(name))
-    same = digest == setup.images.digest
-    if name:
-        split = "test" if same else "all"
-        source, called = open_source(replace(named, held_out=0), split), "test"
-    else:
-        source, called = open_source(named, "test", prepare=False), data.tested
-        if digest and not same:
-            changed = f"{source.about}: the run was trained on other images"
-            source = replace(source, note="; ".join([changed, source.note]).strip("; "))
-    return with_classes(source, setup.images.classes), called
-
-
-def _digest(data: Data, prepare: bool) -> str:
-    """The digest of a set's training and test images, or "" if it lacks one part."""
-    try:
-        parts = [find_source(data, split, prepare) for split in ("train", "test")]
-    except InputError:
-        return ""
-    return run_folder.images_of(*parts).digest
 
 
 def test(setup: Setup, params: Params, source: Source) -> Score:

@@ -90,15 +90,17 @@ class Log:
     def epoch(self, line: dict[str, Any]) -> None:
         """Report an epoch: its figures, by name."""
         self._write(line["step"], {k: v for k, v in line.items() if k != "step"})
+        self.note(
+            f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
+            f"train error {line['train_error']:.2f}%  "
+            f"{self._tested} error {line['test_error']:.2f}%  "
+            f"rate {line['rate']:g}  {line['seconds']:.1f} s"
+        )
+
+    def note(self, text: str) -> None:
+        """Print a line between those of the epochs."""
         with contextlib.suppress(OSError):  # a terminal that was closed
-            self._console.print(
-                f"{self._title}  epoch {line['epoch']}/{self._epochs}  "
-                f"train error {line['train_error']:.2f}%  "
-                f"{self._tested} error {line['test_error']:.2f}%  "
-                f"rate {line['rate']:g}  {line['seconds']:.1f} s",
-                highlight=False,
-                soft_wrap=True,
-            )
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def _write(self, step: int, figures: dict[str, Any]) -> None:
         with _named(self._directory):

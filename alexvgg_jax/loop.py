@@ -6,7 +6,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,34 +22,23 @@ from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Run
 from alexvgg_jax.data.batches import Batch, first_step, prefetch, train_batch
 from alexvgg_jax.data.decode import BadImages
-from alexvgg_jax.data.sources import Source
 from alexvgg_jax.errors import Diverged, Stopped
-from alexvgg_jax.evaluate import Setup
-from alexvgg_jax.hosts import catch_signals, check_agreement, check_shared
+from alexvgg_jax.hosts import catch_signals, check_agreement
 from alexvgg_jax.log import Log
 from alexvgg_jax.models import Params
 from alexvgg_jax.optim import learning_rate, learning_rates
+from alexvgg_jax.prepare import Work, keys, prepare, start_from
 from alexvgg_jax.progress import Epoch, Position, restore, save
-from alexvgg_jax.sharding import (
-    all_devices,
-    check_batch,
-    everywhere,
-    make_mesh,
-    place,
-    replicated,
-    rows_of_host,
-)
+from alexvgg_jax.sharding import all_devices, everywhere, place, rows_of_host
 from alexvgg_jax.step import State, Sums
 
+GUESS_EPOCHS, GUESS_STEPS = 5, 1000
+GUESSES = (
+    "the training loss is still that of guessing: try another --optim.rate, "
+    "--net.weight-init glorot or he, or the recipe photos-alexnet or photos-vgg"
+)
+
 console = Console(stderr=True)
-
-
-@dataclass(frozen=True)
-class Work(Setup):
-    """What stays the same while a run trains."""
-
-    source: Source
-    test_source: Source
 
 
 class Trained(NamedTuple):
@@ -61,28 +49,33 @@ class Trained(NamedTuple):
     params: Params
 
 
-def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
+def train(
+    run: Run, directory: Path, *, resume: bool = False, change: bool = False
+) -> Trained:
     """Train `run`; keep its settings, checkpoints and metrics in `directory`.
 
     With `resume`, continue from the newest checkpoint. The final parameters then equal
     an uninterrupted run's bit for bit (on GPUs only if XLA_FLAGS contains
-    --xla_gpu_deterministic_ops=true). Raises InputError for a run that is impossible,
+    --xla_gpu_deterministic_ops=true). With `change` too, go on with the new settings
+    `optim` and `augment`. Raises InputError for a run that is impossible,
     Stopped when a signal or a loss that is not finite ends it, OSError if the disk is
     full, and JaxRuntimeError if a step does not fit the device.
     """
     all_devices()  # InputError if jax has none
-    check_agreement("options", dataclasses.asdict(run) | {"resume": resume})
+    options = {"resume": resume, "change": change}
+    check_agreement("options", dataclasses.asdict(run) | options)
     with contextlib.ExitStack() as stack:
-        work = _prepare(run, directory, resume, stack)
-        init_key, key = _keys(work)
-        state = work.steps.init(init_key)
+        work = prepare(run, directory, resume, change, stack)
+        init_key, key = keys(work)
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpoints(directory / run_folder.CHECKPOINTS))
         )
-        state, position = restore(checkpoints, state)
+        state, position = restore(checkpoints, work.steps.init(init_key))
+        if not position.step:
+            state = state._replace(params=start_from(run, state.params))
         signals = stack.enter_context(catch_signals())
         if not _done(run, position.history):
-            run_folder.write(directory, run, work.images, work.stats)
+            run_folder.write(directory, run, work.images, work.stats, position.step)
             train_step = _compile(work, state, key)
         log = stack.enter_context(_open_log(work, directory, position))
         stack.enter_context(_kept(checkpoints))
@@ -97,6 +90,8 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
                         _end_epoch(work, state, position)
             if len(position.history) > epochs:
                 log.epoch(position.history[-1]._asdict())
+                if _guesses(position.history, len(work.source.classes)):
+                    log.note(GUESSES)
             due = len(position.history) % run.checkpoint_every == 0
             if due or signals or _done(run, position.history):
                 save(checkpoints, state, position)
@@ -107,7 +102,7 @@ def train(run: Run, directory: Path, *, resume: bool = False) -> Trained:
 
 def _stopped(cause: int | BadImages, step: int) -> Stopped:
     """What a signal or damaged images end with, after a checkpoint was saved."""
-    text = f"step {step}; --resume continues from it"
+    text = f"step {step}, which is saved"
     if isinstance(cause, BadImages):
         return Stopped(f"{cause}: stopped at {text}", 1)
     return Stopped(f"interrupted at {text}", 128 + cause)
@@ -123,37 +118,6 @@ def _stopped_by_images(signals: list) -> Iterator[None]:
         if jax.process_count() > 1:
             raise
         signals.append(error)
-
-
-def _prepare(
-    run: Run, directory: Path, resume: bool, stack: contextlib.ExitStack
-) -> Work:
-    """Open the data, build the net, lock the folder until `stack` ends, and read or
-    compute the statistics of the training set. InputError if anything does not fit."""
-    mesh = make_mesh(run.mesh)
-    check_batch(run.batch, mesh, run.accumulate)
-    source, test_source, images = run_folder.open_images(run)
-    notes = "; ".join({source.note: 0, test_source.note: 0}).strip("; ")
-    if notes and not jax.process_index():
-        console.print(notes, soft_wrap=True, highlight=False, markup=False)
-    check_agreement("images", dataclasses.asdict(images))
-    net, steps = evaluate.compile_run(run, len(source.classes), mesh)
-    check_shared(directory)
-    stack.enter_context(run_folder.locked(directory))
-    if run_folder.check(directory, run, images, resume):
-        stats = run_folder.read_statistics(directory)
-    else:
-        stats = run_folder.training_statistics(source)
-    return Work(
-        run=run,
-        images=images,
-        net=net,
-        mesh=mesh,
-        steps=steps,
-        stats=everywhere(stats, mesh),
-        source=source,
-        test_source=test_source,
-    )
 
 
 @contextlib.contextmanager
@@ -182,23 +146,22 @@ def _open_log(work: Work, directory: Path, position: Position) -> Log:
     )
 
 
-def _keys(work: Work) -> tuple[jax.Array, jax.Array]:
-    """The keys of the initial parameters and of the steps."""
-    return jax.jit(
-        lambda: tuple(jax.random.split(jax.random.key(work.run.seed))),
-        out_shardings=replicated(work.mesh),
-    )()
-
-
-def untrained(work: Work) -> Params:
-    """The parameters at the start of a run."""
-    init_key, _ = _keys(work)
-    return work.steps.init(init_key).params
-
-
 def _done(run: Run, history: list[Epoch]) -> bool:
     reached = bool(history) and history[-1].train_error < run.until_error
     return reached or len(history) >= run.epochs
+
+
+def _guesses(history: list[Epoch], classes: int) -> bool:
+    """Whether the loss is still ln(classes), for the first time after 5 epochs or 1,000
+    steps."""
+
+    def late(epochs: int) -> bool:
+        enough = epochs >= GUESS_EPOCHS
+        return enough or (epochs > 0 and history[epochs - 1].step >= GUESS_STEPS)
+
+    epochs = len(history)
+    first = late(epochs) and not late(epochs - 1)
+    return first and history[-1].train_loss > 0.98 * math.log(classes)
 
 
 def _load(work: Work, step: int) -> Batch:

@@ -148,6 +148,25 @@ VGG_A = replace(
 
 VGG_D = replace(VGG_A, name="vgg-d", net=build("vgg-d"))
 
+# For one's own photographs, of any number. Glorot's weights and biases of 0 learn at
+# once from images that AlexNet's N(0, 0.01^2) and biases of 1 need ImageNet for. Small
+# sets have few steps an epoch, so the plateau is long.
+PHOTOS_ALEXNET = Run(
+    name="photos-alexnet",
+    data=Data("photos", size=128),
+    augment=Augment(crop=112, mirror=True, colour=0.1, mean="channel"),
+    net=build("alexnet-paper", width=0.5, weight_init="glorot", bias_init=0.0),
+    optim=Optim(rate=0.003, plateau=20),
+    batch=16,
+    epochs=60,
+)
+
+PHOTOS_VGG = replace(
+    PHOTOS_ALEXNET,
+    name="photos-vgg",
+    net=build("vgg-a", width=0.25),
+)
+
 _RECIPES = (
     Recipe(
         "The 80-second net on scikit-learn's digits: a minute on two CPU cores.",
@@ -206,6 +225,16 @@ _RECIPES = (
         "VGG §3.1, column D: 27.0% top-1 and 8.8% top-5 error (VGG Table 3, dense), 2 "
         "to 3 weeks on four Titan Black.",
         VGG_D,
+    ),
+    Recipe(
+        "AlexNet, half as wide, on a folder of your own photographs: name it with "
+        "--data.name.",
+        PHOTOS_ALEXNET,
+    ),
+    Recipe(
+        "VGG's column A, a quarter as wide, on a folder of your own photographs: name "
+        "it with --data.name.",
+        PHOTOS_VGG,
     ),
 )
 

@@ -1,6 +1,7 @@
 """A run's folder: its settings, the images it was trained on, and their statistics.
 
 run.json          the settings
+earlier.jsonl     settings that the run had before, and the step until which it had them
 data.json         which images, as `Images`
 statistics.npz    the mean image and colour components of the training set
 checkpoints/, metrics.jsonl, tensorboard/
@@ -18,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +30,14 @@ from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.config import Run, from_settings, to_settings
 from alexvgg_jax.data.sources import Source, folder_of, open_source
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import read_json, write_bytes, write_json
+from alexvgg_jax.files import read_json, write_bytes, write_json, write_text
 from alexvgg_jax.models import Net
 
 SETTINGS, DATA, STATISTICS = "run.json", "data.json", "statistics.npz"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
+EARLIER = "earlier.jsonl"
 MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # when resuming
+ON_PURPOSE = {"optim", "augment"}  # with --change too
 STATISTICS_IMAGES = 100_000  # of a larger set, a sample this large is enough
 STATISTICS_PART = 128  # images at a time: as float64, 225 MB of ImageNet's
 
@@ -65,7 +69,9 @@ def open_images(run: Run) -> tuple[Source, Source, Images]:
     """
     train, test = open_source(run.data, "train"), open_source(run.data, "test")
     if run.batch > train.count:
-        raise InputError(f"--batch {run.batch}: {train.about} has {train.count} images")
+        raise InputError(
+            f"--batch {run.batch}: at most {train.count}, the images of {train.about}"
+        )
     if len(train.classes) < 2:
         raise InputError(f"{train.about}: only one class, {' '.join(train.classes)}")
     return train, test, images_of(train, test)
@@ -127,13 +133,17 @@ def _check_name(directory: Path) -> None:
         raise InputError(f"{path}: no checkpoint can be saved below a backslash")
 
 
-def check(directory: Path, run: Run, images: Images, resume: bool) -> bool:
+def check(
+    directory: Path, run: Run, images: Images, resume: bool, change: bool = False
+) -> bool:
     """Whether a run's folder has a checkpoint to resume from.
 
     Raises InputError if the folder has another run, or a run on other images. A run
     without a checkpoint starts anew, with any settings.
     """
     path = directory / SETTINGS
+    if change and not resume:
+        raise InputError("--change: only with --resume")
     begun = any(p.name.isdecimal() for p in (directory / CHECKPOINTS).glob("*"))
     if not resume and (path.exists() or begun):
         raise InputError(
@@ -143,7 +153,7 @@ def check(directory: Path, run: Run, images: Images, resume: bool) -> bool:
     if resume and not begun and jax.process_index() == 0:
         print(f"{directory} has no checkpoint: the run starts anew", file=sys.stderr)
     if begun:
-        _check_same(settings(directory), run, path)
+        _check_same(settings(directory), run, path, change)
         if (trained_on := read_images(directory)).digest != images.digest:
             raise InputError(
                 f"{directory} was trained on other images: {_counts(trained_on)}, "
@@ -159,40 +169,59 @@ def _counts(images: Images) -> str:
     )
 
 
-def _check_same(old: Run, new: Run, path: Path) -> None:
+def _check_same(old: Run, new: Run, path: Path, change: bool) -> None:
     """InputError for a setting that a resumed run may not change. Images may move:
     their digest tells whether they are the same."""
     moved = replace(old.data, name=new.data.name, skip_bad=new.data.skip_bad)
-    before, now = to_settings(replace(old, data=moved)), to_settings(new)
-    for part in before.keys() - MAY_CHANGE:
+    before = to_settings(replace(old, data=moved))
+    now: dict[str, Any] = to_settings(new) | {"init_from": _absolute(new).init_from}
+    for part in before.keys() - MAY_CHANGE - (ON_PURPOSE if change else set()):
         if before[part] == now[part]:
             continue
         name, was, is_now = part, before[part], now[part]
         if isinstance(was, dict):
             key = next(k for k in was if was[k] != is_now.get(k))
             name, was, is_now = f"{part}.{key}", was[key], is_now.get(key)
+        how = " (unless --change is set)" if part in ON_PURPOSE else ""
         raise InputError(
-            f"{path}: {name} is {was}, not {is_now}; a resumed run keeps it"
+            f"{path}: {name} is {was}, not {is_now}; a resumed run keeps it{how}"
         )
 
 
 def _absolute(run: Run) -> Run:
-    """The run with the absolute path of its folder of images, if it has one."""
-    if (images := folder_of(run.data.name)) is None:
-        return run
-    return replace(run, data=replace(run.data, name=str(images.resolve())))
+    """The run with absolute paths of its images and of the run it starts from."""
+    start = str(Path(run.init_from).expanduser().resolve()) if run.init_from else ""
+    data, images = run.data, folder_of(run.data.name)
+    if images is not None:
+        data = replace(data, name=str(images.resolve()))
+    return replace(run, data=data, init_from=start)
 
 
-def write(directory: Path, run: Run, images: Images, stats: Statistics) -> None:
-    """Write what describes the run, on the first host, once all hosts have checked."""
+def write(
+    directory: Path, run: Run, images: Images, stats: Statistics, step: int
+) -> None:
+    """Write what describes the run from `step` on, on the first host, once all hosts
+    have checked."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("checked")
     if jax.process_index() == 0:
+        _keep_earlier(directory, _absolute(run), step)
         arrays = io.BytesIO()
         np.savez(arrays, **jax.device_get(stats)._asdict())
         write_bytes(arrays.getvalue(), directory / STATISTICS)
         write_json(dataclasses.asdict(images), directory / DATA)
         write_json(to_settings(_absolute(run)), directory / SETTINGS)
+
+
+def _keep_earlier(directory: Path, run: Run, step: int) -> None:
+    """Add the settings that `run` replaces at `step` to those that it had before."""
+    path = directory / EARLIER
+    if not step:
+        path.unlink(missing_ok=True)
+    elif (before := settings(directory)) != run:
+        lines = path.read_text() if path.exists() else ""
+        line = json.dumps({"until_step": step, "settings": to_settings(before)})
+        write_text(f"{lines}{line}\n", path)
 
 
 def settings(directory: Path) -> Run:

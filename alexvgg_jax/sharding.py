@@ -126,6 +126,14 @@ def _from_hosts(tree, sharding: NamedSharding):
         )
 
 
+def like(array: np.ndarray | jax.Array, other: jax.Array) -> jax.Array:
+    """An array that all hosts have alike, laid out as `other` is."""
+    values = np.asarray(array)
+    return jax.make_array_from_callback(
+        other.shape, other.sharding, lambda part: values[part]
+    )
+
+
 def optimizer_shardings(opt: Any, params: Shardings, mesh: Mesh) -> Any:
     """A sharding for every array of the optimizer's state `opt`: those of `params`
     where it has an array for each parameter, and replicated elsewhere."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexvgg_jax import evaluate, loop
+from alexvgg_jax import evaluate, loop, prepare
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views, centre
 from alexvgg_jax.config import Data, Mesh, Run, from_settings, to_settings
@@ -130,7 +130,7 @@ def mean_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, f
 
 def untrained(trained: Trained) -> Trained:
     """Return the net as it was before training."""
-    return trained._replace(params=loop.untrained(trained.work))
+    return trained._replace(params=prepare.untrained(trained.work))
 
 
 def outputs(trained: Trained, source: Source, layer: str | None) -> np.ndarray:

@@ -29,7 +29,7 @@ from rich.table import Table
 from alexvgg_jax import page, paper, results
 from alexvgg_jax.config import Data, Mesh
 from alexvgg_jax.data.sources import folder_of
-from alexvgg_jax.errors import Diverged, InputError, one_line
+from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
 from alexvgg_jax.loop import Epoch
 from alexvgg_jax.results import GAP, TEST, TOP5, TRAINING, Record, Result
 from alexvgg_jax.sharding import all_devices
@@ -136,7 +136,13 @@ class Session:
             )
         console.rule(f"{arm}, seed {run.seed}", align="left")
         name = re.sub(r"[^\w.=+-]+", "_", arm)
-        return train_in(self.runs / f"{name}-seed{run.seed}", self._here(run))
+        try:
+            return train_in(self.runs / f"{name}-seed{run.seed}", self._here(run))
+        except Diverged:
+            raise
+        except Stopped as end:
+            how = "the same command continues from it"
+            raise Stopped(f"{end}; {how}", end.exit_code) from None
 
     def _here(self, run: Run) -> Run:
         """The run on the chosen data and devices."""

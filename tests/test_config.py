@@ -8,7 +8,6 @@ import math
 import pytest
 
 from alexvgg_jax.config import (
-    ADDED,
     NETS,
     Augment,
     Data,
@@ -138,19 +137,29 @@ def keys(tree, path=()):
             yield from keys(value, (key,))
 
 
+NEEDED = {(part,) for part in ("name", "data", "augment", "net", "optim", "mesh")}
+NEEDED.add(("net", "kind"))
+
+
 @pytest.mark.parametrize("path", [*keys(to_settings(DIGITS))], ids=".".join)
 def test_missing_keys(path):
-    """A file without a setting is of another version of the program."""
-    settings = copy.deepcopy(to_settings(DIGITS))
+    *parts, key = path
+    settings, run = copy.deepcopy(to_settings(DIGITS)), DIGITS
     inner = settings
-    for part in path[:-1]:
-        inner = inner[part]
-    del inner[path[-1]]
-    if path[-1] in ADDED:
-        assert from_settings(settings) == DIGITS
-    else:
-        with pytest.raises(KeyError, match=path[-1]):
+    for part in parts:
+        inner, run = inner[part], getattr(run, part)
+    del inner[key]
+    if path in NEEDED:
+        with pytest.raises((KeyError, TypeError), match=key):
             from_settings(settings)
+        return
+    field = type(run).__dataclass_fields__[key]
+    lists = field.default is dataclasses.MISSING
+    value = field.default_factory() if lists else field.default
+    expected = dataclasses.replace(run, **{key: value})
+    if parts:
+        expected = dataclasses.replace(DIGITS, **{parts[0]: expected})
+    assert from_settings(settings) == expected
 
 
 # Bounds

@@ -240,7 +240,7 @@ def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path
     assert first_losses(folder) == pytest.approx(one_host, rel=ROUNDING)
 
 
-@pytest.mark.parametrize("interrupted", [0, 1])
+@pytest.mark.parametrize("interrupted", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_an_interrupted_host_ends_the_other(tmp_path, interrupted):
     folder = tmp_path / "two"
     hosts = two_hosts(folder, *UNTIL_ENDED)
@@ -250,6 +250,7 @@ def test_an_interrupted_host_ends_the_other(tmp_path, interrupted):
     assert hosts[1 - interrupted].process.wait(timeout=HEARTBEAT + 60) != 0
 
 
+@pytest.mark.slow
 def test_an_error_of_one_host_ends_both(tmp_path):
     (tmp_path / "two").mkdir()
     in_its_way = tmp_path / "two" / "host1"  # where the second writes its metrics
@@ -269,6 +270,7 @@ def test_the_first_host_dies(tmp_path):
     assert "if one dies, all end, and --resume continues" in second.log.read_text()
 
 
+@pytest.mark.slow  # tests in this process do the same, but for the printed line
 @pytest.mark.parametrize(
     ("second", "message"),
     [

@@ -22,7 +22,8 @@ LEVELS = (
     {"recipes", "augment", "optim", "data.sources", "models.parallel"},
     {"data.batches", "sharding", "hosts", "run", "log"},
     {"step", "checkpoint"},
-    {"evaluate", "memory", "ledger", "progress"},
+    {"prepare", "memory", "ledger", "progress"},
+    {"evaluate"},
     {"loop"},
     {"__main__"},
 )

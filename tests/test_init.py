@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from nets import stack
 
 from alexvgg_jax.models import MODELS, build
 from alexvgg_jax.models.layers import Conv, Dense, Local, Weighted, draw_kernel
+from alexvgg_jax.recipes import RECIPES
 
 KEY = jax.random.key(0)
 BIASED = {"conv2", "conv4", "conv5", "fc6", "fc7"}  # AlexNet §5
@@ -103,17 +105,26 @@ def test_vgg(name, switches, init):
 def test_the_logits_of_a_new_vgg(name):
     """VGG §3.1: the variance as stated makes them large, even at an eighth of the
     width; as a deviation it makes them vanish."""
-    logits = {}
+    logits, net = {}, build(name, image_size=32, width=1 / 8)
+    images = 60 * jax.random.normal(KEY, (2, 32, 32, 3))
+    apply = jax.jit(functools.partial(net.apply, train=False))
     for weight_init in ("glorot", "he", "variance", "deviation"):
-        net = build(name, weight_init=weight_init, image_size=32, width=1 / 8)
-        images = 60 * jax.random.normal(KEY, (2, 32, 32, 3))
-        scores, _ = jax.jit(functools.partial(net.apply, train=False))(
-            net.init(KEY), images
-        )
+        scores, _ = apply(replace(net, weight_init=weight_init).init(KEY), images)
         logits[weight_init] = float(jnp.abs(scores).max())
     assert 1e-2 < logits["glorot"] < 1
     assert logits["he"] < 1e3 < logits["variance"]
     assert logits["deviation"] < 1e-6
+
+
+@pytest.mark.parametrize("name", ["photos-alexnet", "photos-vgg"])
+def test_the_recipes_for_photographs_start_from_guessing(name):
+    """A loss far above ln(10) makes steps too large, and logits of 0 have no signal."""
+    net = replace(RECIPES[name].run.net, classes=10, image_size=64)
+    images = 60 * jax.random.normal(KEY, (8, 64, 64, 3))
+    logits, _ = jax.jit(functools.partial(net.apply, train=False))(
+        net.init(KEY), images
+    )
+    assert 0.05 < logits.std() < 3
 
 
 @pytest.mark.parametrize("init", ["glorot", "he"])

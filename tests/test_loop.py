@@ -18,11 +18,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from alexvgg_jax import evaluate, loop
+from alexvgg_jax import evaluate, loop, prepare
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Statistics, centre_crop
 from alexvgg_jax.checkpoint import Checkpoints
-from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
+from alexvgg_jax.config import (
+    Augment,
+    Data,
+    Mesh,
+    Optim,
+    Run,
+    from_settings,
+    to_settings,
+)
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.files import write_text
@@ -33,16 +41,35 @@ from alexvgg_jax.run import locked, read_images, read_statistics
 from alexvgg_jax.run import settings as settings_in
 from alexvgg_jax.sharding import everywhere
 
-# The digits at 16 pixels, as 12 steps an epoch: about a second.
+# The digits at 14 pixels, as 12 steps an epoch: less than a second.
 RUN = Run(
     name="small",
-    data=Data("digits", size=16),
-    augment=Augment(crop=14, mirror=True, colour=0.1),
+    data=Data("digits", size=14),
+    augment=Augment(crop=12, mirror=True, colour=0.1),
     net=build("cifar-80sec"),
     optim=Optim(rate=0.002, drop_epochs=(2.0,)),
     epochs=3,
     mesh=Mesh(devices=1),
 )
+
+
+STEPS: dict[str, tuple] = {}
+compile_run = prepare.compile_run
+
+
+def compile_once(run: Run, *arguments) -> tuple:
+    """Most tests train the same net: it is traced once."""
+    settings = to_settings(replace(run, data=Data(size=run.data.size)))
+    parts = ("data", "augment", "net", "optim", "accumulate", "mesh")
+    key = json.dumps([*(settings[part] for part in parts), str(arguments)])
+    if key not in STEPS:
+        STEPS[key] = compile_run(run, *arguments)
+    return STEPS[key]
+
+
+@pytest.fixture(autouse=True)
+def compiled_once(monkeypatch):
+    monkeypatch.setattr(prepare, "compile_run", compile_once)
 
 
 def untimed(history: list[loop.Epoch]) -> list[loop.Epoch]:
@@ -77,7 +104,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         interrupt_at(17, number, patch)  # in the middle of the second epoch
-        with pytest.raises(Stopped, match="--resume") as stopped:
+        with pytest.raises(Stopped, match="is saved") as stopped:
             loop.train(RUN, folder)
     assert stopped.value.exit_code == 128 + number
     resumed = loop.train(RUN, folder, resume=True)
@@ -222,11 +249,74 @@ def test_more_epochs_of_a_finished_run_are_those_of_the_longer_run(straight, tmp
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
+def test_new_rates_on_purpose(straight, tmp_path):
+    """One epoch, and then the others at a tenth of the rate, is a drop of the rate."""
+    folder, epochs = tmp_path / "run", 2
+    dropped = replace(RUN, epochs=epochs, optim=replace(RUN.optim, drop_epochs=(1.0,)))
+    expected = loop.train(dropped, tmp_path / "dropped")
+    loop.train(replace(RUN, epochs=1), folder)
+    changed = replace(RUN, epochs=epochs, optim=replace(RUN.optim, rate=0.0002))
+    with pytest.raises(InputError, match="optim.rate is 0.002.*unless --change"):
+        loop.train(changed, folder, resume=True)
+    with pytest.raises(InputError, match="--change: only with --resume"):
+        loop.train(changed, tmp_path / "other", change=True)
+    resumed = loop.train(changed, folder, resume=True, change=True)
+    chex.assert_trees_all_equal(resumed.params, expected.params)
+    assert settings_in(folder) == changed
+    (line,) = (folder / "earlier.jsonl").read_text().splitlines()
+    earlier = json.loads(line)
+    assert from_settings(earlier["settings"]) == replace(RUN, epochs=1)
+    assert earlier["until_step"] == 12
+    net = replace(changed, net=replace(RUN.net, classes=7))
+    with pytest.raises(InputError, match="net.classes is 10, not 7; a resumed run"):
+        loop.train(net, folder, resume=True, change=True)
+
+
+def test_a_run_starts_from_another(straight, tmp_path, monkeypatch):
+    """With those of its layers that fit. The others are drawn from the seed."""
+    printed = io.StringIO()
+    monkeypatch.setattr(prepare, "console", Console(file=printed, width=100))
+    first = tmp_path / "first"
+    loop.train(replace(RUN, epochs=1), first)
+    still = replace(RUN.optim, rate=0.0)
+    own = replace(RUN, epochs=1, seed=1, optim=still, init_from=str(first))
+    same = loop.train(own, tmp_path / "same")
+    chex.assert_trees_all_equal(same.params, prepare.load_params(first))
+    chex.assert_trees_all_equal(prepare.untrained(same.work), same.params)
+    assert not printed.getvalue()
+    larger = replace(own, data=Data(size=16), augment=Augment(crop=16))
+    work, _, params = loop.train(larger, tmp_path / "larger")
+    drawn = prepare.untrained(replace(work, run=replace(larger, init_from="")))
+    for layer, parts in params.items():
+        of = drawn if layer == "fc64" else same.params
+        chex.assert_trees_all_equal(parts, of[layer])
+    assert printed.getvalue() == f"not from {first}, but drawn: fc64\n"
+    shutil.rmtree(first)
+    loop.train(replace(own, epochs=2), tmp_path / "same", resume=True)
+    other = replace(own, net=build("cifar-13pct"), init_from=str(tmp_path / "same"))
+    with pytest.raises(InputError, match="--init-from .*: no layer fits this net"):
+        loop.train(other, tmp_path / "other")
+    with pytest.raises(InputError, match="first: no checkpoint there"):
+        loop.train(own, tmp_path / "none")
+
+
+def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
+    printed = io.StringIO()
+    monkeypatch.setattr(loop, "console", Console(file=printed, width=100))
+    monkeypatch.setattr(loop, "GUESS_STEPS", 30)
+    still = replace(RUN, optim=replace(RUN.optim, rate=0.0))
+    loop.train(still, tmp_path / "still")
+    assert printed.getvalue().count("still that of guessing: try another --optim.") == 1
+    printed.truncate(0)
+    loop.train(replace(RUN, optim=Optim(rate=0.01)), tmp_path / "learns")
+    assert "guessing" not in printed.getvalue()
+
+
 def test_the_parameters_that_a_run_starts_from(tmp_path):
     """A rate of 0 leaves them."""
     optim = replace(RUN.optim, rate=0.0)
     work, _, params = loop.train(replace(RUN, epochs=1, optim=optim), tmp_path / "run")
-    chex.assert_trees_all_equal(loop.untrained(work), params)
+    chex.assert_trees_all_equal(prepare.untrained(work), params)
 
 
 def test_images_that_are_held_out_are_no_test_set(tmp_path, monkeypatch):
@@ -277,7 +367,7 @@ def photos(tmp_path):
 def test_a_run_resumes_with_its_own_images_only(photos, tmp_path, monkeypatch):
     """From any working directory, but not with changed or missing files."""
     folder, changed = tmp_path / "run", photos / "a" / "00.png"
-    run = replace(RUN, data=Data("set", size=16), batch=32, epochs=1)
+    run = replace(RUN, data=Data("set", size=14), batch=32, epochs=1)
     with monkeypatch.context() as patch:
         patch.chdir(tmp_path)
         loop.train(run, folder)
@@ -292,25 +382,25 @@ def test_a_run_resumes_with_its_own_images_only(photos, tmp_path, monkeypatch):
 def test_images_may_move(photos, tmp_path):
     """Their digest decides, at --resume and in eval, and not the folder's name."""
     folder = tmp_path / "run"
-    run = replace(RUN, data=Data(str(photos), size=16), batch=32, epochs=1)
+    run = replace(RUN, data=Data(str(photos), size=14), batch=32, epochs=1)
     loop.train(run, folder)
     moved = photos.rename(tmp_path / "moved")
-    run = replace(run, data=Data(str(moved), size=16), epochs=2)
+    run = replace(run, data=Data(str(moved), size=14), epochs=2)
     loop.train(run, folder, resume=True)
     assert run_folder.settings(folder).data.name == str(moved)
     link = tmp_path / "link"
     moved.rename(tmp_path / "again").joinpath("notes.txt").touch()
     link.symlink_to(tmp_path / "again")
-    setup, _ = evaluate.load(folder)
+    setup, _ = prepare.load(folder)
     with pytest.raises(InputError, match="no such folder; if the images moved"):
-        evaluate.open_test_images(setup, "")
-    source, called = evaluate.open_test_images(setup, str(link))
+        prepare.open_test_images(setup, "")
+    source, called = prepare.open_test_images(setup, str(link))
     assert (source.count, called, source.note) == (4, "test", "")
     cv2.imwrite(str(link / "a" / "00.png"), np.ones((9, 9)))
-    source, _ = evaluate.open_test_images(setup, str(link))
+    source, _ = prepare.open_test_images(setup, str(link))
     assert source.count == 40  # other images: all of them
     (tmp_path / "again").rename(moved)
-    source, _ = evaluate.open_test_images(setup, "")
+    source, _ = prepare.open_test_images(setup, "")
     assert (source.count, source.note) == (
         4,
         "folder moved: the run was trained on other images",
@@ -322,14 +412,14 @@ def test_a_damaged_image_costs_no_step(photos, tmp_path, monkeypatch, part):
     """In a set that is not held in memory: a checkpoint is saved, and the run continues
     without the image."""
     monkeypatch.setattr("alexvgg_jax.data.sources.IN_MEMORY_BYTES", 0)
-    none = Statistics(jnp.zeros((16, 16, 3)), jnp.zeros((3, 3)))
+    none = Statistics(jnp.zeros((14, 14, 3)), jnp.zeros((3, 3)))
     monkeypatch.setattr(run_folder, "training_statistics", lambda _: none)
-    run = replace(RUN, data=Data(str(photos), size=16), batch=12, epochs=1)
+    run = replace(RUN, data=Data(str(photos), size=14), batch=12, epochs=1)
     files = [file for i, file in enumerate(sorted(photos.glob("*/*"))) if i % 10 != 9]
     second_batch = files[np.random.default_rng((run.seed, 0)).permutation(36)[12]]
     bad = second_batch if part == "train" else photos / "b" / "19.png"
     bad.write_bytes(b"no image")
-    with pytest.raises(Stopped, match=f"{bad.name}: .* --resume continues") as stopped:
+    with pytest.raises(Stopped, match=f"{bad.name}: .* which is saved") as stopped:
         loop.train(run, tmp_path / "run")
     assert stopped.value.exit_code == 1
     steps = 1 if part == "train" else 3
@@ -345,7 +435,7 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
     """Its statistics, classes and settings are in its folder; pictures that cannot be
     read do not stop the others."""
     folder = tmp_path / "run"
-    run = replace(RUN, data=Data(str(photos), size=16), batch=32, epochs=1)
+    run = replace(RUN, data=Data(str(photos), size=14), batch=32, epochs=1)
     trained = loop.train(run, folder)
     chex.assert_trees_all_equal(read_statistics(folder), trained.work.stats)
     assert read_images(folder).classes == ("a", "b")
@@ -353,7 +443,7 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
         trained.work, trained.params, open_source(run.data, "test")
     )
     photos.rename(tmp_path / "moved")
-    setup, params = evaluate.load(folder)
+    setup, params = prepare.load(folder)
     files = [tmp_path / "moved" / name for name in ("a/09.png", "b/xx.png", "a/19.png")]
     files[1].write_bytes(b"no picture")
     files += [tmp_path / "none.png"]
@@ -391,7 +481,7 @@ def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
         (tmp_path / split / "cat").mkdir(parents=True)
         for i in range(60):
             cv2.imwrite(str(tmp_path / split / "cat" / f"{i}.png"), np.zeros((9, 9, 3)))
-    run = replace(RUN, data=Data(str(tmp_path), size=16), batch=32)
+    run = replace(RUN, data=Data(str(tmp_path), size=14), batch=32)
     with pytest.raises(InputError, match="folder .*: only one class, cat"):
         loop.train(run, tmp_path / "run")
 
@@ -434,7 +524,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     (folder / "run.json").write_text(json.dumps(settings))
     with pytest.raises(Diverged, match="earlier checkpoints are kept"):
         loop.train(bad, folder, resume=True)
-    params = everywhere(evaluate.load_params(folder), good.work.mesh)
+    params = everywhere(prepare.load_params(folder), good.work.mesh)
     kept = evaluate.test(good.work, params, good.work.test_source)
     assert kept.top1 == pytest.approx(good.history[-1].test_error)
 
@@ -480,7 +570,7 @@ def test_a_run_without_a_checkpoint_starts_anew_and_says_so(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 4096}, "--batch 4096: .* has 1437 images"),
+        ({"batch": 4096}, "--batch 4096: at most 1437, the images of"),
         ({"batch": 100, "mesh": Mesh(devices=8)}, "96 and 104"),
         ({"data": Data("no/such/folder")}, "no/such/folder"),
         ({"optim": Optim(layer_decay={"fc9": 0.1})}, "'fc9'"),
@@ -515,10 +605,10 @@ def test_ten_views_are_averaged_as_probabilities(straight):
     """AlexNet §6 ten crops: the softmax of each view, then the mean."""
     work, _, params = straight
     images, _ = work.test_source.fetch(np.arange(work.run.batch))
-    mean, softmax = centre_crop(work.stats.mean, 14), []
+    mean, softmax = centre_crop(work.stats.mean, 12), []
     for flipped in (images, images[:, :, ::-1]):
         for top, left in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1)):
-            crop = flipped[:, top : top + 14, left : left + 14]
+            crop = flipped[:, top : top + 12, left : left + 12]
             pixels = jax.numpy.asarray(crop - np.asarray(mean))
             logits, _ = work.net.apply(params, pixels, train=False)
             softmax.append(jax.nn.softmax(logits))

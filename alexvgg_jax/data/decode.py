@@ -126,7 +126,11 @@ def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """AlexNet §2: scale the short side to `size`, then cut out the centre square."""
+    """AlexNet §2: scale the short side to `size`, then cut out the centre square.
+
+    VGG §3.1 takes its crops from the whole scaled image, and this program from the
+    square.
+    """
     height, width = image.shape[:2]
     short = min(height, width)
     if short != size:
