@@ -130,8 +130,12 @@ NETS = {type(net).__name__: type(net) for net in MODELS.values()}
 
 def to_settings(run: Run) -> dict[str, Any]:
     """The run as JSON can hold it: a dictionary for each part, with the net's kind."""
-    settings = asdict(run)
-    return settings | {"net": {"kind": type(run.net).__name__} | settings["net"]}
+    return asdict(run) | {"net": net_to_settings(run.net)}
+
+
+def net_to_settings(net: Net) -> dict[str, Any]:
+    """The net's kind and switches as JSON can hold them."""
+    return {"kind": type(net).__name__} | asdict(net)
 
 
 def from_settings(settings: Mapping[str, Any]) -> Run:
@@ -139,15 +143,20 @@ def from_settings(settings: Mapping[str, Any]) -> Run:
 
     Raises TypeError, ValueError or KeyError for settings of no run.
     """
-    net = dict(settings["net"])
     parts: dict[str, Any] = {
         "data": _from_json(Data, settings["data"]),
         "augment": _from_json(Augment, settings["augment"]),
-        "net": _from_json(NETS[net.pop("kind")], net),
+        "net": net_from_settings(settings["net"]),
         "optim": _from_json(Optim, settings["optim"]),
         "mesh": _from_json(Mesh, settings["mesh"]),
     }
     return _from_json(Run, {**settings, **parts})
+
+
+def net_from_settings(settings: Mapping[str, Any]) -> Net:
+    """The net of `net_to_settings`, after JSON; the same errors as `from_settings`."""
+    switches = dict(settings)
+    return _from_json(NETS[switches.pop("kind")], switches)
 
 
 def _from_json(kind: Any, values: Mapping[str, Any]) -> Any:

@@ -1,0 +1,223 @@
+"""Trained weights in and out: `load` and `save` files of other libraries.
+
+net = models.build("vgg-d")
+params, provenance = weights.load("vgg16.safetensors", net)
+images = weights.preprocess(photo, provenance)[None]
+logits, features = net.apply(params, images, train=False)
+"""
+
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from safetensors.numpy import save as to_bytes
+
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.files import write_bytes
+from alexvgg_jax.models import MODELS, Net, Params, build
+from alexvgg_jax.weights import caffe, hub, keras, onnx, ours, torchvision
+from alexvgg_jax.weights.caffe import read_mean
+from alexvgg_jax.weights.export import export
+from alexvgg_jax.weights.provenance import (
+    CONVENTIONS,
+    Input,
+    Provenance,
+    crop,
+    for_net,
+    mean_of_crop,
+    preprocess,
+)
+from alexvgg_jax.weights.stored import (
+    Stored,
+    dense_layers,
+    headless,
+    model_of,
+    problems_of,
+    to_params,
+)
+
+__all__ = [
+    "Input",
+    "Provenance",
+    "class_names",
+    "crop",
+    "export",
+    "load",
+    "mean_of_crop",
+    "net_of",
+    "preprocess",
+    "read_mean",
+    "save",
+]
+
+Target = Literal["ours", "torchvision"]
+# First bytes. ONNX starts with its version, Caffe with a name.
+HDF5, ZIP, PICKLE, ONNX = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80", b"\x08"
+
+
+def load(
+    file: str | Path,
+    net: Net,
+    *,
+    key: PRNGKeyArray | None = None,
+    input: Input | None = None,
+    mean: Path | None = None,
+) -> tuple[Params, Provenance]:
+    """The parameters of `net` from a file of weights, and where they come from.
+
+    `file` is a file of torchvision or timm (`.safetensors`, `.pth`), Keras (`.h5`),
+    Caffe (`.caffemodel`), ONNX, or `save`; the folder of a run; or the id of a
+    repository of the Hugging Face Hub, which is downloaded once. Its content tells the
+    format, and a path is never looked for on the network.
+
+    The parameters take RGB from 0 to 255 minus `provenance.mean`, whichever input the
+    file's own net takes. `input` names that if the file's format does not tell, or if
+    the file departs from it: "torch" (RGB / 255, minus a mean, divided by a deviation),
+    "caffe" (BGR minus a mean), "rgb" (RGB minus a mean). `mean` is the mean image of
+    Caffe, a `.binaryproto`.
+
+    A file without fully-connected layers gives the convolutions alone, which
+    `net.apply(..., until=)` can use. With `key`, the last layer is drawn, for any
+    number of classes, and all fully-connected layers if the file has none.
+
+    Raises InputError for a file that is damaged, that is unknown, or that does not fit;
+    then the message lists all missing, surplus and misshapen arrays.
+    """
+    stored = _read(file)
+    if input and stored.net:
+        raise InputError(f"{stored.path}: input {input}: the file tells its input")
+    convention = CONVENTIONS[input] if input else stored.convention
+    if convention is None:
+        raise InputError(
+            f"{stored.path}: {stored.provenance.format} does not tell which input its "
+            "net takes: name it by input (--input): torch, caffe or rgb"
+        )
+    params = to_params(stored, net, convention, key)
+    provenance = for_net(stored.provenance, net)
+    if input:
+        provenance = replace(provenance, mean=np.array(convention.mean))
+    if mean:
+        provenance = replace(provenance, mean=read_mean(mean))
+    if key is not None:
+        return params, replace(provenance, accuracy="", classes=())
+    accuracy = stored.published.get(model_of(net) or "")
+    if accuracy and net.classes == 1000:
+        provenance = replace(provenance, accuracy=accuracy)
+    return params, provenance
+
+
+def net_of(file: str | Path, model: str = "") -> Net:
+    """The net whose weights a file has, or the one named `model`, with the file's
+    classes. InputError if none or several of the format's nets fit."""
+    stored = _read(file)
+    if stored.net and not model:
+        return stored.net
+    if model:
+        return _with_classes(stored, build(model))
+    nets = {name: _with_classes(stored, MODELS[name]) for name in stored.published}
+    fits = {
+        name: net
+        for name, net in nets.items()
+        if not problems_of(stored, net, headless(stored, net))
+    }
+    if len(fits) == 1:
+        return next(iter(fits.values()))
+    which = "fits several nets" if fits else "fits none of the nets"
+    names = ", ".join(fits or nets)
+    raise InputError(f"{stored.path}: {which}, {names}: name one (--net)")
+
+
+def _with_classes(stored: Stored, net: Net) -> Net:
+    """The net with the number of classes that the file has biases for."""
+    _, bias = list(stored.keys(net).values())[-1]
+    biases = stored.arrays.get(bias, np.zeros(0))
+    return replace(net, classes=biases.size or net.classes)
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """ImageNet's names if there are 1000 classes, else numbers.
+
+    The names are torchvision's (BSD-3-Clause), in the order of Caffe and Keras too.
+    """
+    if count != 1000:
+        return tuple(map(str, range(count)))
+    names = resources.files(__name__).joinpath("imagenet.txt")
+    return tuple(names.read_text(encoding="utf-8").splitlines())
+
+
+def save(
+    params: Params,
+    file: Path,
+    net: Net,
+    provenance: Provenance,
+    target: Target = "ours",
+) -> None:
+    """Write parameters as a safetensors file.
+
+    "ours" keeps the net and the provenance. "torchvision" has the names and the layout
+    of torchvision, whose nets then take RGB / 255 minus `provenance.mean` / 255,
+    divided by torchvision's deviation; the metadata have both. The first kernel is
+    stored in float64, so that `load` gives the same parameters bit for bit.
+
+    Raises InputError for parameters of another net, and for a net that torchvision
+    does not have.
+    """
+    _check(params, net)
+    if target == "ours":
+        arrays = {
+            f"{layer}.{part}": np.asarray(array)
+            for layer, parts in params.items()
+            for part, array in parts.items()
+        }
+        arrays[ours.MEAN] = np.asarray(provenance.mean)
+        metadata = ours.metadata(net, provenance)
+    else:
+        arrays, metadata = torchvision.arrays(params, net, provenance)
+    arrays = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+    write_bytes(to_bytes(arrays, metadata), Path(file))
+
+
+def _check(params: Params, net: Net) -> None:
+    """InputError if these are not the parameters of `net`, with or without its head."""
+    expected = net.param_shapes()
+    if not set(params) & set(dense_layers(net)):
+        expected = {k: v for k, v in expected.items() if k not in dense_layers(net)}
+    shapes = jax.tree.map(jnp.shape, params)
+    if shapes != jax.tree.map(lambda leaf: leaf.shape, expected):
+        raise InputError("params of another net")
+
+
+def _read(file: str | Path) -> Stored:
+    """What a file has, in the format that its content tells."""
+    path = hub.download(str(file)) if hub.is_id(str(file)) else Path(file)
+    if path.is_dir():
+        return ours.stored_run(path)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file")
+    try:
+        with path.open("rb") as opened:
+            start, size = opened.read(16), path.stat().st_size
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
+            arrays, metadata = torchvision.read_safetensors(path)
+            format = ours if ours.is_ours(metadata) else torchvision
+            return format.stored(path, arrays, metadata)
+        if start.startswith(HDF5):
+            return keras.stored(path)
+        if start.startswith((ZIP, PICKLE)):
+            return torchvision.stored(path, torchvision.read_pickle(path), {})
+        if start.startswith(ONNX):
+            return onnx.stored(path)
+        content = memoryview(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    if caffe.is_net(content):
+        return caffe.stored(path, content)
+    raise InputError(
+        f"{path}: no weights: neither safetensors, nor a .pth of torch, nor a file of "
+        "Keras, Caffe or ONNX"
+    )

@@ -1,0 +1,417 @@
+"""Files of other libraries, written here, against a net in numpy that computes as
+they do."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from nets import random_params
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from weight_files import (
+    arrays_of,
+    blob,
+    caffemodel,
+    keras_layers,
+    message,
+    numpy_logits,
+    random_arrays,
+    torch_names,
+    torch_state,
+    write_keras,
+)
+
+from alexvgg_jax import weights
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.models import Net, build
+from alexvgg_jax.weights import torchvision, wire
+from alexvgg_jax.weights.provenance import CONVENTIONS, Convention, Provenance
+from alexvgg_jax.weights.stored import to_maps_first, to_maps_last, with_inputs
+
+SMALL = {"classes": 5, "image_size": 32}
+VGG = build("vgg-a", width=0.05, **SMALL)
+PIXELS = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+TORCH, CAFFE, RGB = (CONVENTIONS[name] for name in ("torch", "caffe", "rgb"))
+
+
+def assert_agrees(net: Net, loaded, arrays, convention: Convention, pixels=PIXELS):
+    """What was loaded gives the other library's logits, for the same pixels."""
+    params, provenance = loaded
+    images = (pixels - provenance.mean).astype(np.float32)
+    logits = jax.jit(lambda p, x: net.apply(p, x, train=False)[0])(params, images)
+    expected = numpy_logits(net, arrays, pixels, convention)
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.fixture
+def vgg_file(tmp_path):
+    """A state dict of a small VGG with torchvision's names."""
+    save_file(torch_state("vgg-a", random_arrays(VGG)), tmp_path / "vgg.safetensors")
+    return tmp_path / "vgg.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "net"),
+    [("vgg-a", VGG), ("alexnet-owt", build("alexnet-owt", classes=5, image_size=63))],
+    ids=["vgg-a", "alexnet-owt"],
+)
+def test_torchvision(name, net, tmp_path):
+    """RGB / 255 minus a mean, divided by a deviation; maps flattened first."""
+    arrays, file = random_arrays(net), tmp_path / "a.safetensors"
+    save_file(torch_state(name, arrays), file)
+    size = net.image_size
+    pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), np.uint8)
+    loaded = weights.load(file, net)
+    assert_agrees(net, loaded, arrays, TORCH, pixels)
+    assert loaded[1].format == "torchvision"
+    np.testing.assert_allclose(loaded[1].mean, [123.675, 116.28, 103.53])
+
+
+def test_timm(tmp_path):
+    """The head as convolutions, with other names."""
+    arrays = random_arrays(VGG)
+    state = torch_state("vgg-a", arrays)
+    for old, new in (
+        ("0", "pre_logits.fc1"),
+        ("3", "pre_logits.fc2"),
+        ("6", "head.fc"),
+    ):
+        kernel = state.pop(f"classifier.{old}.weight")
+        if old != "6":
+            kernel = kernel.reshape(len(kernel), -1, 1, 1)
+        state[f"{new}.weight"] = kernel
+        state[f"{new}.bias"] = state.pop(f"classifier.{old}.bias")
+    save_file(state, tmp_path / "a.safetensors")
+    loaded = weights.load(tmp_path / "a.safetensors", VGG)
+    assert_agrees(VGG, loaded, arrays, TORCH)
+    assert loaded[1].format == "timm"
+
+
+def test_batch_normalisation_is_folded(tmp_path):
+    """(w x + b - mean) / sqrt(variance + 1e-5) * scale + shift."""
+    arrays, rng = random_arrays(VGG), np.random.default_rng(3)
+    state = {"features.1.num_batches_tracked": np.int64(3)}
+    folded = {}
+    names = torch_names("vgg-a bn")
+    for name, layer in zip(names, arrays, strict=True):
+        (kernel, bias), (part, number) = arrays[layer], name.split(".")
+        state |= {f"{name}.weight": kernel, f"{name}.bias": bias}
+        if part == "features":
+            scale, shift, mean, variance = rng.uniform(0.5, 2, (4, len(bias)))
+            norm = dict(weight=scale, bias=shift, running_mean=mean)
+            norm["running_var"] = variance
+            state |= {
+                f"features.{int(number) + 1}.{key}": value.astype(np.float32)
+                for key, value in norm.items()
+            }
+            factor = scale / np.sqrt(variance + 1e-5)
+            bias = (bias - mean) * factor + shift
+            kernel = kernel * factor[:, None, None, None]
+        folded[layer] = (kernel, bias)
+    state = {name: np.asarray(value) for name, value in state.items()}
+    save_file(state, tmp_path / "a.safetensors")
+    loaded = weights.load(tmp_path / "a.safetensors", VGG)
+    assert_agrees(VGG, loaded, folded, TORCH)
+    del state["features.1.running_var"]
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="missing features.1.running_var"):
+        weights.load(tmp_path / "a.safetensors", VGG)
+
+
+@pytest.mark.parametrize("name", ["torch", "caffe", "rgb"])
+def test_an_input_that_the_user_names(name, vgg_file):
+    loaded = weights.load(vgg_file, VGG, input=name)
+    assert_agrees(VGG, loaded, random_arrays(VGG), CONVENTIONS[name])
+
+
+CAFFE_ALEXNET = ("conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2")
+CAFFENET = ("conv1", "relu1", "pool1", "norm1", "conv2", "relu2", "pool2", "norm2")
+REST = ("conv3", "relu3", "conv4", "conv5", "pool5", "fc6", "drop6", "fc7", "fc8")
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("name", "other", "start"),
+    [
+        ("alexnet-caffe", "alexnet-caffenet", CAFFE_ALEXNET),
+        ("alexnet-caffenet", "alexnet-caffe", CAFFENET),
+    ],
+    ids=["caffe", "caffenet"],
+)
+def test_caffe_alexnet(name, other, start, generation, tmp_path):
+    """Groups and response normalisation, BGR, and blobs of four dimensions."""
+    small = {"width": 0.05, "classes": 5, "image_size": 99}
+    net = build(name, **small)
+    arrays, file = random_arrays(net), tmp_path / "a.caffemodel"
+    file.write_bytes(caffemodel(arrays, start + REST, generation))
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 99, 99, 3), np.uint8)
+    loaded = weights.load(file, net)
+    convention = Convention((122.6789, 116.6688, 104.0069), reverse=True)
+    assert_agrees(net, loaded, arrays, convention, pixels)
+    assert loaded[1].squash
+    with pytest.raises(InputError, match="(norm|pool)1 comes before (norm|pool)1"):
+        weights.load(file, build(other, **small))
+
+
+def test_caffe_vgg(tmp_path):
+    arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
+    file.write_bytes(caffemodel(arrays, arrays, 1))
+    loaded = weights.load(file, VGG)
+    assert_agrees(VGG, loaded, arrays, CAFFE)
+    assert loaded[1].licence == "CC BY 4.0"
+
+
+def test_a_mean_image_of_caffe(tmp_path, vgg_file):
+    """Blue, green, red, and maps first in the file."""
+    mean = np.random.default_rng(0).uniform(0, 255, (48, 48, 3)).astype(np.float32)
+    file = tmp_path / "mean.binaryproto"
+    file.write_bytes(blob(mean[..., ::-1].transpose(2, 0, 1)[None], legacy=True))
+    np.testing.assert_array_equal(weights.read_mean(file), mean)
+    _, provenance = weights.load(vgg_file, VGG, mean=file)
+    image = np.full((60, 40, 3), 200, np.uint8)
+    expected = 200 - mean[8:40, 8:40]
+    np.testing.assert_allclose(weights.preprocess(image, provenance), expected)
+
+
+@pytest.mark.parametrize("form", ["1", "2", "model", "3"])
+def test_keras(form, tmp_path):
+    pytest.importorskip("h5py")
+    arrays = random_arrays(VGG)
+    write_keras(tmp_path / "a.h5", keras_layers(VGG, arrays), form)
+    loaded = weights.load(tmp_path / "a.h5", VGG)
+    assert_agrees(VGG, loaded, arrays, CAFFE)
+    assert loaded[1].format == "keras"
+
+
+def test_keras_without_top(tmp_path):
+    pytest.importorskip("h5py")
+    arrays = random_arrays(VGG)
+    layers = keras_layers(VGG, arrays)
+    head = {"fc1", "fc2", "predictions"}
+    layers = {name: value for name, value in layers.items() if name not in head}
+    write_keras(tmp_path / "a.h5", layers, "2")
+    params, _ = weights.load(tmp_path / "a.h5", VGG)
+    assert set(params) == {name for name in arrays if name.startswith("conv")}
+    images = PIXELS.astype(np.float32)
+    maps, _ = VGG.apply(params, jnp.asarray(images), train=False, until="pool5")
+    assert maps.shape == (2, 1, 1, 26)
+
+
+def test_a_fresh_last_layer(vgg_file):
+    """It is that of `init`; the other layers are the file's."""
+    net, key = replace(VGG, classes=7), jax.random.key(3)
+    params, _ = weights.load(vgg_file, net, key=key)
+    loaded, _ = weights.load(vgg_file, VGG)
+    drawn = net.init(key)
+    assert [*params] == [*drawn]
+    for layer in params:
+        expected = drawn if layer == "fc8" else loaded
+        jax.tree.map(np.testing.assert_allclose, params[layer], expected[layer])
+
+
+def test_a_fresh_head_of_another_kind(vgg_file):
+    """VGG without hidden layers, from a file that has them."""
+    net = replace(VGG, head="gap", classes=3)
+    params, _ = weights.load(vgg_file, net, key=jax.random.key(0))
+    images = jnp.zeros((2, 32, 32, 3))
+    assert net.apply(params, images, train=False)[0].shape == (2, 3)
+    with pytest.raises(InputError, match="missing .*surplus classifier.0.bias"):
+        weights.load(vgg_file, net)
+
+
+def test_a_dense_head_has_the_same_weights(vgg_file):
+    net = replace(VGG, head="dense")
+    loaded = weights.load(vgg_file, net)
+    assert_agrees(VGG, loaded, random_arrays(VGG), TORCH)
+
+
+def test_all_problems_are_in_one_message(tmp_path):
+    state = torch_state("vgg-a", random_arrays(VGG))
+    del state["features.3.bias"], state["classifier.0.weight"]
+    state["features.99.weight"] = np.zeros(3, np.float32)
+    state["features.6.weight"] = np.zeros((3, 3), np.float32)
+    state["features.8.bias"] = state["features.8.bias"] * np.nan
+    state["features.11.bias"] = state["features.11.bias"].astype(np.int32)
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(InputError) as error:
+        weights.load(tmp_path / "a.safetensors", VGG)
+    assert str(error.value).endswith(
+        "a.safetensors: not weights of this VGG: "
+        "missing features.3.bias, classifier.0.weight; surplus features.99.weight; "
+        "features.6.weight has shape (3, 3), not (13, 6, 3, 3); "
+        "features.8.bias is not finite; features.11.bias has the type int32"
+    )
+
+
+def test_ours_out_and_in_is_exact(tmp_path):
+    net, file = build("alexnet-small"), tmp_path / "a.safetensors"
+    params, mean = random_params(net), np.linspace(0, 255, 32 * 32 * 3)
+    provenance = Provenance(
+        format="keras",
+        mean=mean.reshape(32, 32, 3),
+        accuracy="some",
+        resize=32,
+        crop=28,
+        interpolation="area",
+        classes=("a", "b"),
+    )
+    weights.save(params, file, net, provenance)
+    assert weights.net_of(file) == net
+    loaded, found = weights.load(file, net)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    assert vars(found) | {"mean": 0} == vars(provenance) | {"mean": 0}
+    np.testing.assert_array_equal(found.mean, provenance.mean)
+
+
+def test_torchvision_out_and_in_is_exact(tmp_path):
+    """Convolutions alone, for speed; the next test has the other layers."""
+    net, file = build("alexnet-owt"), tmp_path / "a.safetensors"
+    params = random_params(net, [f"conv{i}" for i in range(1, 6)])
+    provenance = Provenance(format="keras", mean=np.array([120.0, 110.0, 100.0]))
+    weights.save(params, file, net, provenance, target="torchvision")
+    loaded, found = weights.load(file, net)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    np.testing.assert_allclose(found.mean, provenance.mean)
+
+
+@pytest.mark.parametrize("name", ["alexnet-owt", "vgg-a", "vgg-d"])
+def test_names_and_layouts_of_torchvision(name):
+    """The names are torchvision's, and the layouts are each other's inverse."""
+    net = build(name)
+    keys = torchvision.keys(net)
+    assert [*keys] == [*net.param_shapes()]
+    assert [kernel for kernel, _ in keys.values()] == [
+        f"{layer}.weight" for layer in torch_names(name)
+    ]
+    params = random_params(VGG)
+    for layer, shape in with_inputs(VGG):
+        if layer.name in params:
+            kernel = np.asarray(params[layer.name]["kernel"])
+            theirs = to_maps_first(kernel, layer, shape)
+            np.testing.assert_array_equal(to_maps_last(theirs, layer, shape), kernel)
+
+
+def test_what_cannot_be_saved(tmp_path):
+    file, provenance = tmp_path / "a", Provenance("ours", np.zeros(3))
+    net = build("alexnet-small")
+    params = random_params(net)
+    with pytest.raises(InputError, match="torchvision has no such net"):
+        weights.save(params, file, net, provenance, target="torchvision")
+    with pytest.raises(InputError, match="params of another net"):
+        weights.save(params, file, replace(net, classes=3), provenance)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("size", [(300, 400), (256, 259), (100, 90)])
+def test_preprocess_is_the_transform_of_torchvision(size):
+    """Resize the short side to 256 with Pillow's bilinear filter, cut out 224."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    provenance = Provenance("torchvision", np.array(TORCH.mean))
+    height, width = size
+    scale = 256 / min(size)
+    big = Image.fromarray(image).resize(
+        (int(width * scale), int(height * scale)), Image.Resampling.BILINEAR
+    )
+    left, top = round((big.width - 224) / 2), round((big.height - 224) / 2)
+    expected = np.asarray(big.crop((left, top, left + 224, top + 224)))
+    found = weights.preprocess(image, provenance)
+    pixels = np.asarray(found) + provenance.mean
+    np.testing.assert_allclose(pixels, expected, atol=1e-4)
+
+
+def test_preprocess_of_a_square_of_caffe():
+    """The aspect ratio changes."""
+    provenance = Provenance("caffe", np.zeros(3), resize=8, crop=6, squash=True)
+    image = np.zeros((16, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    found = weights.preprocess(image, provenance)
+    np.testing.assert_array_equal(found[:, [0, 5], 0], [[0, 255]] * 6)
+
+
+def test_the_net_of_a_file(tmp_path):
+    """By the shapes, the class count, and the order of Caffe's layers."""
+    net = build("alexnet-owt", classes=3)
+    zeros = arrays_of(net, lambda shape: np.zeros(shape, np.float16))
+    state = torch_state("alexnet-owt", zeros)
+    save_file(state, tmp_path / "a.safetensors")
+    assert weights.net_of(tmp_path / "a.safetensors") == net
+    del state["features.0.bias"]
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(
+        InputError, match="none of the nets, alexnet-owt, vgg-a, .*--net"
+    ):
+        weights.net_of(tmp_path / "a.safetensors")
+
+
+BAD = {
+    "nothing": b"",
+    "html": b"<!DOCTYPE html><html>",
+    "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    "header.safetensors": b"\xff" * 7 + b"\x00{}",
+    "h5": b"\x89HDF\r\n\x1a\n" + bytes(40),
+    "onnx": b"\x08\x07\x12\xff\xff",
+    "caffe": b"\x0a\x01a\xa2\x06\xff",
+    "caffe without layers": message((1, "net")),
+    "caffe shape": message((100, message((1, "a"), (7, message((1, 9), (5, [1.0])))))),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_hostile_file_is_one_line(name, tmp_path):
+    (tmp_path / "a").write_bytes(BAD[name])
+    with pytest.raises(InputError) as error:
+        weights.load(tmp_path / "a", VGG)
+    assert str(tmp_path / "a") in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("net", '{"kind": "VGG", "width": -1}'),
+        ("net", '{"kind": "os"}'),
+        ("net", '{"kind": "VGG", "width": 1e999}'),
+        ("net", "[]"),
+        ("provenance", '{"crop": -1}'),
+        ("provenance", '{"crop": "1"}'),
+        ("provenance", '{"format": "a", "mean": 1}'),
+        ("provenance", "1"),
+    ],
+)
+def test_damaged_metadata_are_one_line(key, text, tmp_path):
+    file, provenance = tmp_path / "a.safetensors", Provenance("ours", np.zeros(3))
+    weights.save(random_params(VGG), file, VGG, provenance)
+    metadata = {"net": json.dumps({"kind": "VGG"}), "provenance": provenance.to_json()}
+    save_file(load_file(file), file, metadata | {key: text})
+    with pytest.raises(InputError, match="its metadata are damaged"):
+        weights.load(file, VGG)
+
+
+@pytest.mark.parametrize("mean", [np.zeros(2), np.zeros((2, 2, 3)) * np.nan])
+def test_a_damaged_mean_is_one_line(mean, tmp_path):
+    file, provenance = tmp_path / "a.safetensors", Provenance("ours", np.zeros(3))
+    weights.save(random_params(VGG), file, VGG, provenance)
+    with safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+    save_file(load_file(file) | {"mean": mean}, file, metadata)
+    with pytest.raises(InputError, match="its mean is no colour and no image"):
+        weights.load(file, VGG)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x0a\x05ab", "field 1 is longer than the file"),
+        (b"\x0d\x00", "field 1 is longer than the file"),
+        (b"\x0a", "it is cut short"),
+        (b"\x08" + b"\xff" * 10, "a number has more than 10 bytes"),
+        (b"\x0b", "field 1 has the wire type 3"),
+        (b"\x02\x00", "a field has the number 0"),
+    ],
+)
+def test_damaged_protocol_buffers(content, message):
+    with pytest.raises(ValueError, match=message):
+        list(wire.read(memoryview(content)))
