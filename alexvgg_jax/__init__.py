@@ -14,6 +14,9 @@ Data flows through these files, from top to bottom:
     evaluate        the error on a set, and predictions: centre crop, nine or ten views
     loop, progress  training from start to end; where a run is
 
+    weights         trained weights of other libraries, in and out
+    commands        the larger commands of the command line
+
 What they rest on:
 
     config, recipes settings of a run; complete runs to start from

@@ -13,8 +13,6 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,17 +23,17 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from alexvgg_jax import evaluate, ledger, loop, memory, plots, prepare
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views
+from alexvgg_jax.commands.convert import Convert
+from alexvgg_jax.commands.features import Features
+from alexvgg_jax.commands.predict import Predict
 from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.decode import BadImages
-from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.data.sources import find_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
-from alexvgg_jax.files import write_text
 from alexvgg_jax.hosts import end_process, join_hosts
 from alexvgg_jax.models import MODELS, Net, summary
 from alexvgg_jax.recipes import RECIPES
@@ -128,63 +126,6 @@ class Eval:
             f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
             f"({source.count:,} images of {source.about})"
         )
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Classify pictures with a trained net: predict RUN photo.jpg ... | FOLDER."""
-
-    run: tyro.conf.Positional[Path]  # folder that `train` wrote
-    pictures: tyro.conf.Positional[tuple[Path, ...]]  # files, or folders of them
-    csv: Path | None = None  # also write file, rank, class, probability to this file
-    views: Views = 1  # average over the centre, 9 crops, or 10 (AlexNet §6)
-
-    def __call__(self) -> None:
-        files = [file for path in self.pictures for file in image_files(path)]
-        if not files:
-            raise InputError(f"no images in {' '.join(map(str, self.pictures))}")
-        setup, params = prepare.load(self.run)
-        predictions = evaluate.classify(setup, params, files, self.views)
-        console = Console(stderr=True)
-        best: list[tuple[Path, list[tuple[str, float]]]] = []
-        failed = 0
-        for file, output in track(
-            predictions, "predicting", len(files), console=console, transient=True
-        ):
-            if isinstance(output, Exception):
-                failed += 1
-                console.print(f"skipped: {output}", soft_wrap=True, highlight=False)
-                continue
-            order = np.argsort(-output, kind="stable")[:5]
-            classes = setup.images.classes
-            best.append((file, [(classes[i], float(output[i])) for i in order]))
-        if best:
-            Console().print(_table(best))
-        if self.csv:
-            write_text(_csv(best), self.csv)
-        if failed:
-            sys.exit(1)
-
-
-def _table(best: list[tuple[Path, list[tuple[str, float]]]]) -> Table:
-    table = Table()
-    table.add_column("picture", overflow="fold")
-    for heading in ("first", "second", "third", "fourth", "fifth"):
-        table.add_column(heading)
-    for file, classes in best:
-        cells = (f"{name} {100 * probability:.1f}%" for name, probability in classes)
-        table.add_row(str(file), *cells)
-    return table
-
-
-def _csv(best: list[tuple[Path, list[tuple[str, float]]]]) -> str:
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("file", "rank", "class", "probability"))
-    for file, classes in best:
-        for rank, (name, probability) in enumerate(classes, 1):
-            lines.writerow((file, rank, name, f"{probability:.6f}"))
-    return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -313,6 +254,8 @@ COMMANDS = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
+    "features": Features,
+    "convert": Convert,
     "check": Check,
     "summary": Summary,
     "ledger": Ledger,

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from alexvgg_jax.augment import Views
 from alexvgg_jax.config import Run
 from alexvgg_jax.data.batches import Batch, eval_batches
-from alexvgg_jax.data.decode import decode, read_file
+from alexvgg_jax.data.decode import ToSquare, decode, fit, read_file
 from alexvgg_jax.data.sources import Source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
@@ -108,7 +108,11 @@ def score_predictions(
 
 
 def classify(
-    setup: Setup, params: Params, files: list[Path], views: Views = 1
+    setup: Setup,
+    params: Params,
+    files: list[Path],
+    views: Views = 1,
+    to_square: ToSquare = fit,
 ) -> Iterator[tuple[Path, Float[np.ndarray, " classes"] | Exception]]:
     """Each file with its probabilities, or with the error if it cannot be read."""
     check_views(setup.run, views)
@@ -118,7 +122,8 @@ def classify(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(files), batch):
             part = files[start : start + batch]
-            decoded = list(pool.map(partial(_decode_file, size=size), part))
+            read = partial(decode_file, size=size, to_square=to_square)
+            decoded = list(pool.map(read, part))
             images = np.zeros((batch, size, size, 3), np.uint8)
             for i, image in enumerate(decoded):
                 if isinstance(image, np.ndarray):
@@ -130,8 +135,11 @@ def classify(
                 yield part[i], error or output
 
 
-def _decode_file(file: Path, size: int) -> UInt8[np.ndarray, "_ _ 3"] | Exception:
+def decode_file(
+    file: Path, size: int, to_square: ToSquare
+) -> UInt8[np.ndarray, "_ _ 3"] | Exception:
+    """A picture of size x size, or the error if it cannot be read."""
     try:
-        return decode(read_file(file), str(file), size)
+        return decode(read_file(file), str(file), size, to_square)
     except InputError as error:
         return error

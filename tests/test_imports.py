@@ -24,6 +24,12 @@ LEVELS = (
     {"step", "checkpoint"},
     {"prepare", "memory", "ledger", "progress"},
     {"evaluate"},
+    {"weights.provenance", "weights.wire", "weights.hub"},
+    {"weights.stored", "weights.export"},
+    {"weights.ours", "weights.torchvision", "weights.keras", "weights.caffe"},
+    {"weights.onnx"},
+    {"weights"},
+    {"commands", "commands.convert", "commands.features", "commands.predict"},
     {"loop"},
     {"__main__"},
 )

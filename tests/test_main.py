@@ -121,7 +121,7 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
         (("ledger", "vgg-a", "--batch", "3"), "--batch 3 does not divide"),
         (("ledger", "digits", "--accumulate", "2"), "--accumulate"),
         (("eval", "nowhere"), "nowhere: no run there"),
-        (("predict", "nowhere", "x.jpg"), "nowhere: no run there"),
+        (("predict", "nowhere", "x.jpg"), "nowhere: No such file or directory"),
         (("filters", "nowhere"), "nowhere: no run there"),
     ],
 )

@@ -28,6 +28,7 @@ from alexvgg_jax.errors import InputError
 
 Images = UInt8[np.ndarray, "batch height width 3"]
 Labels = Int32[np.ndarray, "batch"]
+ToSquare = Callable[[np.ndarray, int], np.ndarray]  # resizes and crops to a side
 Reader = Callable[[], tuple[bytes, str]]  # returns an encoded image and its name
 
 MAX_PIXELS = 2**27  # of an image before and after it is scaled: 403 MB
@@ -102,8 +103,27 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An encoded image as RGB, resized and cropped to size x size.
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """AlexNet §2: scale the short side to `size`, then cut out the centre square.
+
+    VGG §3.1 takes its crops from the whole scaled image, and this program from the
+    square.
+    """
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short != size:
+        method = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
+        scaled = (round(width * size / short), round(height * size / short))
+        image = cv2.resize(image, scaled, interpolation=method)
+        height, width = image.shape[:2]
+    top, left = (height - size) // 2, (width - size) // 2
+    return image[top : top + size, left : left + size]
+
+
+def decode(
+    encoded: bytes, name: str, size: int, to_square: ToSquare = fit
+) -> UInt8[np.ndarray, "size size 3"]:
+    """An encoded image as RGB, resized and cropped to size x size by `to_square`.
 
     Raises InputError, which contains `name`, if it is damaged or too large.
     """
@@ -122,24 +142,7 @@ def decode(encoded: bytes, name: str, size: int) -> UInt8[np.ndarray, "size size
         image = None
     if image is None or image.dtype != np.uint8:
         raise InputError(f"{name}: not an image that can be decoded")
-    return fit(image, size)
-
-
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """AlexNet §2: scale the short side to `size`, then cut out the centre square.
-
-    VGG §3.1 takes its crops from the whole scaled image, and this program from the
-    square.
-    """
-    height, width = image.shape[:2]
-    short = min(height, width)
-    if short != size:
-        method = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
-        scaled = (round(width * size / short), round(height * size / short))
-        image = cv2.resize(image, scaled, interpolation=method)
-        height, width = image.shape[:2]
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
+    return to_square(image, size)
 
 
 def _header(encoded: bytes) -> tuple[int, int, bool]:

@@ -1,0 +1,35 @@
+"""The command `convert`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from alexvgg_jax import weights
+from alexvgg_jax.weights import Input
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert weights: convert WEIGHTS OUT --to torchvision."""
+
+    weights: tyro.conf.Positional[str]  # a file, a run's folder, or an id of the Hub
+    out: tyro.conf.Positional[Path]  # the file to write
+    # ours and torchvision: .safetensors. stablehlo: a program that needs only jax
+    to: Literal["ours", "torchvision", "stablehlo"] = "ours"
+    net: str = ""  # the model, if the file fits several: vgg-d, ...
+    input: Input | None = None  # that the file's net takes, if its format does not tell
+    mean: Path | None = None  # the mean image of Caffe, a .binaryproto
+
+    def __call__(self) -> None:
+        net = weights.net_of(self.weights, self.net)
+        params, provenance = weights.load(
+            self.weights, net, input=self.input, mean=self.mean
+        )
+        if self.to == "stablehlo":
+            weights.export(params, self.out, net, provenance)
+        else:
+            weights.save(params, self.out, net, provenance, self.to)
+        licence = provenance.licence or "not known"
+        print(f"wrote {self.out}: weights of {provenance.format}, licence {licence}")
