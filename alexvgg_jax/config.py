@@ -112,7 +112,7 @@ class Run:
     epochs: int = 10  # passes over the training set; drops of the rate stay
     seed: int = 0  # of the parameters, the order of the images and the noise
     until_error: float = 0.0  # stop when an epoch's training error is below this, in %
-    init_from: str = ""  # start with the layers of this run that fit; draw the others
+    init_from: str = ""  # a run's folder: start from its parameters, where they fit
     checkpoint_every: int = 1  # epochs between checkpoints
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ from alexvgg_jax.step import State, Sums
 
 GUESS_EPOCHS, GUESS_STEPS = 5, 1000
 GUESSES = (
-    "the training loss is still that of guessing: try another --optim.rate, "
+    "the net still guesses (its loss is ln(classes)): try another --optim.rate, "
     "--net.weight-init glorot or he, or the recipe photos-alexnet or photos-vgg"
 )
 
@@ -152,16 +152,11 @@ def _done(run: Run, history: list[Epoch]) -> bool:
 
 
 def _guesses(history: list[Epoch], classes: int) -> bool:
-    """Whether the loss is still ln(classes), for the first time after 5 epochs or 1,000
-    steps."""
-
-    def late(epochs: int) -> bool:
-        enough = epochs >= GUESS_EPOCHS
-        return enough or (epochs > 0 and history[epochs - 1].step >= GUESS_STEPS)
-
-    epochs = len(history)
-    first = late(epochs) and not late(epochs - 1)
-    return first and history[-1].train_loss > 0.98 * math.log(classes)
+    """Whether the training loss is still ln(classes) at the end of the first epoch
+    after which 5 epochs or 1,000 steps have passed."""
+    passed = [e.epoch >= GUESS_EPOCHS or e.step >= GUESS_STEPS for e in history]
+    is_first = passed[-1] and not any(passed[:-1])
+    return is_first and history[-1].train_loss > 0.98 * math.log(classes)
 
 
 def _load(work: Work, step: int) -> Batch:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jaxtyping import Float
@@ -83,8 +82,7 @@ def load(directory: Path) -> tuple[Setup, Params]:
     mesh = make_mesh(run.mesh)
     net, steps = compile_run(run, len(images.classes), mesh)
     params = load_params(directory)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, (params, net.param_shapes()))
-    if shapes[0] != shapes[1]:
+    if _shapes(params) != _shapes(net.param_shapes()):
         raise InputError(f"{directory}: its checkpoint is of another net")
     stats = everywhere(run_folder.read_statistics(directory), mesh)
     setup = Setup(run, images, net, mesh, steps, stats)
@@ -187,26 +185,23 @@ def untrained(work: Work) -> Params:
 
 
 def start_from(run: Run, own: Params) -> Params:
-    """`own` with the layers of the run `init_from` that have the same name and shapes.
+    """`own`, with each layer replaced by the layer of that name in the run `init_from`.
 
-    Prints which layers it lacks. Raises InputError if it has none, or is no run.
+    A layer that is missing there, or has other shapes, stays; these layers are printed.
+    Raises InputError if all of them stay, or if `init_from` is no trained run.
     """
     if not run.init_from:
         return own
     other = load_params(Path(run.init_from))
-    params = {
-        name: jax.tree.map(like, other[name], parts) if fits else parts
-        for name, parts in own.items()
-        for fits in [_shapes(parts) == _shapes(other.get(name))]
-    }
-    drawn = [name for name in own if params[name] is own[name]]
-    if len(drawn) == len(own):
+    fits = [name for name in own if _shapes(own[name]) == _shapes(other.get(name))]
+    if not fits:
         raise InputError(f"--init-from {run.init_from}: no layer fits this net")
+    drawn = [name for name in own if name not in fits]
     if drawn and not jax.process_index():
-        note = f"not from {run.init_from}, but drawn: {' '.join(drawn)}"
+        note = f"layers that do not fit {run.init_from} are drawn: {' '.join(drawn)}"
         console.print(note, soft_wrap=True, highlight=False, markup=False)
-    return params
+    return own | {name: jax.tree.map(like, other[name], own[name]) for name in fits}
 
 
-def _shapes(parts: Any) -> Any:
-    return jax.tree.map(jnp.shape, parts)
+def _shapes(params: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.shape, params)

@@ -1,7 +1,7 @@
 """A run's folder: its settings, the images it was trained on, and their statistics.
 
 run.json          the settings
-earlier.jsonl     settings that the run had before, and the step until which it had them
+earlier.jsonl     earlier settings, each with the step at which they were replaced
 data.json         which images, as `Images`
 statistics.npz    the mean image and colour components of the training set
 checkpoints/, metrics.jsonl, tensorboard/
@@ -214,7 +214,8 @@ def write(
 
 
 def _keep_earlier(directory: Path, run: Run, step: int) -> None:
-    """Add the settings that `run` replaces at `step` to those that it had before."""
+    """Append the old settings to `earlier.jsonl` if `run` has new ones from `step` on.
+    A run at its start has no earlier settings."""
     path = directory / EARLIER
     if not step:
         path.unlink(missing_ok=True)

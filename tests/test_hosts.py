@@ -270,7 +270,7 @@ def test_the_first_host_dies(tmp_path):
     assert "if one dies, all end, and --resume continues" in second.log.read_text()
 
 
-@pytest.mark.slow  # tests in this process do the same, but for the printed line
+@pytest.mark.slow  # two tests above check the same in one process
 @pytest.mark.parametrize(
     ("second", "message"),
     [

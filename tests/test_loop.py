@@ -290,7 +290,7 @@ def test_a_run_starts_from_another(straight, tmp_path, monkeypatch):
     for layer, parts in params.items():
         of = drawn if layer == "fc64" else same.params
         chex.assert_trees_all_equal(parts, of[layer])
-    assert printed.getvalue() == f"not from {first}, but drawn: fc64\n"
+    assert printed.getvalue() == (f"layers that do not fit {first} are drawn: fc64\n")
     shutil.rmtree(first)
     loop.train(replace(own, epochs=2), tmp_path / "same", resume=True)
     other = replace(own, net=build("cifar-13pct"), init_from=str(tmp_path / "same"))
@@ -306,10 +306,10 @@ def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "GUESS_STEPS", 30)
     still = replace(RUN, optim=replace(RUN.optim, rate=0.0))
     loop.train(still, tmp_path / "still")
-    assert printed.getvalue().count("still that of guessing: try another --optim.") == 1
+    assert printed.getvalue().count("the net still guesses") == 1
     printed.truncate(0)
     loop.train(replace(RUN, optim=Optim(rate=0.01)), tmp_path / "learns")
-    assert "guessing" not in printed.getvalue()
+    assert "guesses" not in printed.getvalue()
 
 
 def test_the_parameters_that_a_run_starts_from(tmp_path):

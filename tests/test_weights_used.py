@@ -18,7 +18,7 @@ from safetensors import safe_open
 from alexvgg_jax import __main__, weights
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import build
-from alexvgg_jax.weights import hub
+from alexvgg_jax.weights import hub, torchvision
 from alexvgg_jax.weights.provenance import Provenance
 
 NET = build("vgg-a", width=0.05, classes=6, image_size=32)
@@ -194,6 +194,19 @@ def test_convert(folder, tmp_path, capfd):
     assert "keras" in capfd.readouterr().out
     loaded, _ = weights.load(tmp_path / "b.safetensors", NET)
     jax.tree.map(np.testing.assert_array_equal, loaded, PARAMS)
+
+
+def test_a_command_reads_its_weights_once(folder, tmp_path, monkeypatch):
+    """Those of VGG have half a gigabyte."""
+    read, reads = torchvision.read_safetensors, []
+
+    def counted(path):
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(torchvision, "read_safetensors", counted)
+    command("convert", folder / "a.safetensors", tmp_path / "b.safetensors")
+    assert reads == [folder / "a.safetensors"]
 
 
 def test_an_id_of_the_hub(folder, monkeypatch):

@@ -23,9 +23,8 @@ class Convert:
     mean: Path | None = None  # the mean image of Caffe, a .binaryproto
 
     def __call__(self) -> None:
-        net = weights.net_of(self.weights, self.net)
-        params, provenance = weights.load(
-            self.weights, net, input=self.input, mean=self.mean
+        net, params, provenance = weights.load_net(
+            self.weights, self.net, input=self.input, mean=self.mean
         )
         if self.to == "stablehlo":
             weights.export(params, self.out, net, provenance)

@@ -59,8 +59,9 @@ class Features:
             raise InputError(f"--batch {self.batch}: at least 1")
         if self.out.exists():
             raise InputError(f"--out {self.out}: exists already")
-        net = weights.net_of(self.weights, self.net)
-        params, provenance = weights.load(self.weights, net, input=self.input)
+        net, params, provenance = weights.load_net(
+            self.weights, self.net, input=self.input
+        )
         params = _used(params, net, self.layer)
         shape = net.shapes()[self.layer]
         shape = shape[-1:] if self.pool != "none" else shape

@@ -78,8 +78,7 @@ class Predict:
 
     def _from_file(self, file: str) -> tuple[prepare.Setup, Params, ToSquare]:
         """A file's net, its parameters, and how it resizes pictures."""
-        net = weights.net_of(file, self.net)
-        params, provenance = weights.load(file, net, input=self.input)
+        net, params, provenance = weights.load_net(file, self.net, input=self.input)
         if params.keys() != net.param_shapes().keys():
             raise InputError(f"{file}: has no classifier; `features` needs none")
         setup = _setup(net, provenance, self.views)

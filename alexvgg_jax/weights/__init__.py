@@ -48,6 +48,7 @@ __all__ = [
     "crop",
     "export",
     "load",
+    "load_net",
     "mean_of_crop",
     "net_of",
     "preprocess",
@@ -88,7 +89,30 @@ def load(
     Raises InputError for a file that is damaged, that is unknown, or that does not fit;
     then the message lists all missing, surplus and misshapen arrays.
     """
+    return _load(_read(file), net, key, input, mean)
+
+
+def load_net(
+    file: str | Path,
+    model: str = "",
+    *,
+    input: Input | None = None,
+    mean: Path | None = None,
+) -> tuple[Net, Params, Provenance]:
+    """The net of `net_of`, and what `load` returns for it. The file is read once."""
     stored = _read(file)
+    net = _net_of(stored, model)
+    return net, *_load(stored, net, None, input, mean)
+
+
+def _load(
+    stored: Stored,
+    net: Net,
+    key: PRNGKeyArray | None,
+    input: Input | None,
+    mean: Path | None,
+) -> tuple[Params, Provenance]:
+    """What `load` returns for a file that has been read."""
     if input and stored.net:
         raise InputError(f"{stored.path}: input {input}: the file tells its input")
     convention = CONVENTIONS[input] if input else stored.convention
@@ -114,7 +138,10 @@ def load(
 def net_of(file: str | Path, model: str = "") -> Net:
     """The net whose weights a file has, or the one named `model`, with the file's
     classes. InputError if none or several of the format's nets fit."""
-    stored = _read(file)
+    return _net_of(_read(file), model)
+
+
+def _net_of(stored: Stored, model: str) -> Net:
     if stored.net and not model:
         return stored.net
     if model:

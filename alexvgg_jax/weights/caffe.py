@@ -22,12 +22,15 @@ from alexvgg_jax.weights.stored import Keys, Stored
 # Of ImageNet's 2012 training images (imagenet_mean.binaryproto), as RGB.
 ILSVRC_2012 = Convention(mean=(122.6789, 116.6688, 104.0069), reverse=True)
 
-# BVLC's readme files, centre crops; the VGG team's on the model zoo, dense evaluation.
+# BVLC's readme files, centre crops; VGG Table 4, dense evaluation at three scales.
 PUBLISHED_ALEXNET = {
     "alexnet-caffe": "57.1 top-1, 80.2 top-5",
     "alexnet-caffenet": "57.4 top-1, 80.4 top-5",
 }
-PUBLISHED_VGG = {"vgg-d": "92.5 top-5 (dense)", "vgg-e": "92.5 top-5 (dense)"}
+PUBLISHED_VGG = {
+    "vgg-d": "92.5 top-5 (dense, three scales)",
+    "vgg-e": "92.5 top-5 (dense, three scales)",
+}
 ALEXNET = Provenance(
     format="caffe",
     mean=np.array(ILSVRC_2012.mean),

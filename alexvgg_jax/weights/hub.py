@@ -23,7 +23,7 @@ def download(repository: str) -> Path:
     Raises InputError if it has none, or cannot be reached.
     """
     try:
-        import huggingface_hub
+        import huggingface_hub  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             f"{repository}: no such file; to download it from the Hugging Face Hub: "

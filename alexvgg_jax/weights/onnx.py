@@ -175,13 +175,6 @@ class _Constants:
                 return array.reshape(-1)
         raise ValueError("a sum without a constant")
 
-    def any_of(self, node: Any) -> np.ndarray:
-        """The constant that a sum adds. ValueError if there is none."""
-        for name in node.input:
-            if (array := self.get(name)) is not None:
-                return array.reshape(-1)
-        raise ValueError("a sum without a constant")
-
 
 def _weights(
     found: _Found, node: Any, settings: Any, constants: _Constants, is_head: bool
