@@ -305,7 +305,8 @@ def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "console", Console(file=printed, width=100))
     monkeypatch.setattr(loop, "GUESS_STEPS", 30)
     still = replace(RUN, optim=replace(RUN.optim, rate=0.0))
-    loop.train(still, tmp_path / "still")
+    history = loop.train(still, tmp_path / "still").history
+    assert not loop._guesses([*history, history[-1]], 10)  # it is said once
     assert printed.getvalue().count("the net still guesses") == 1
     printed.truncate(0)
     loop.train(replace(RUN, optim=Optim(rate=0.01)), tmp_path / "learns")
