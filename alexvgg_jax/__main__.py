@@ -334,5 +334,6 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with one_line():
+    # JAX_TRANSFER_GUARD would forbid even keys. Training guards its own steps.
+    with one_line(), jax.transfer_guard("allow"):
         parse(sys.argv[1:])()

@@ -142,6 +142,19 @@ def test_signals_that_are_ignored_stay_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_closed_terminal_is_a_sigterm_on_several_hosts(monkeypatch):
+    """Which jax passes on to the others."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with catch_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (seen, received) == ([signal.SIGTERM], [])
+
+
 WHILE_IMPORTING = """
 import runpy, signal, sys
 
@@ -453,6 +466,27 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
     np.testing.assert_allclose(outputs[files[2]], expected[1], rtol=1e-4)
     assert str(outputs[files[1]]) == f"{files[1]}: not an image that can be decoded"
     assert str(outputs[files[3]]) == f"{files[3]}: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [("run.json", '"crop": 14', '"crop": 15'), ("data.json", '"ant"', '"aunt"')],
+)
+def test_damage_that_is_still_json_is_found(tmp_path, file, before, after):
+    """Unless somebody meant it, and deleted the checksum."""
+    images = run_folder.Images("ants", ("ant", "bee"), 2, 2, "c1fa")
+    none = Statistics(jnp.zeros((16, 16, 3)), jnp.zeros((3, 3)))
+    run_folder.write(tmp_path, RUN, images, none)
+    assert (settings_in(tmp_path), read_images(tmp_path)) == (RUN, images)
+    path = tmp_path / file
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(InputError, match=f"{file}: damaged; .* delete its checksum"):
+        settings_in(tmp_path)
+        read_images(tmp_path)
+    edited = json.loads(path.read_text())
+    del edited["checksum"]
+    path.write_text(json.dumps(edited))
+    assert (settings_in(tmp_path), read_images(tmp_path)) != (RUN, images)
 
 
 def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ SMALL = Run(
     epochs=2,
     mesh=Mesh(devices=1),
 )
-EVERY = 5  # how many damaged runs are tested for one that is also resumed
+EVERY = 10  # how many damaged runs are tested for one that is also resumed
 
 
 def damaged_files(count: int, random: Random, folder: Path) -> Iterator[Trial]:
@@ -46,7 +46,7 @@ def damaged_files(count: int, random: Random, folder: Path) -> Iterator[Trial]:
         files = list(kinds.values())[number % len(kinds)]
         file = copied / files[random.integers(len(files))]
         what = f"{file.relative_to(copied)}, {damage(file, random)}"
-        if number // len(kinds) % EVERY:
+        if (number // len(kinds) + 1) % EVERY:
             with printed() as text:
                 right = (setup, trained.params, older)
                 yield attempt(f"eval: {what}", _evaluated, copied, *right, text)

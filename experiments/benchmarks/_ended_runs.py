@@ -152,7 +152,7 @@ def signals(count: int, random: Random, folder: Path) -> Iterator[Trial]:
         what = f"{sent.name} while {phase}: status {code}, {text!r}"
         if "Traceback" in text:
             return Trial("traceback", what)
-        lines = [line for line in text.splitlines() if "  epoch " not in line]
+        lines = [line for line in text.split("\n") if line and "  epoch " not in line]
         # Before it trains, the system may end the program, without a line.
         if (code, len(lines)) not in ((128 + sent, 1), (-sent, 0)):
             return Trial("wrong", what)

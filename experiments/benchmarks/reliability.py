@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import jax
 import numpy as np
 import tyro
 from _damaged_runs import damaged_files, file_limits
@@ -36,14 +37,14 @@ from alexvgg_jax.files import read_json
 KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
     "kill -9": (kills, 20),
     "signals": (signals, 15),
-    "full disks": (full_disks, 12),
-    "files that cannot grow": (file_limits, 400),
-    "damaged files of a run": (damaged_files, 1500),
+    "full disks": (full_disks, 10),
+    "files that cannot grow": (file_limits, 300),
+    "damaged files of a run": (damaged_files, 500),
     "damaged pictures": (pictures, 5000),
     "settings": (settings, 2000),
-    "command lines": (command_lines, 400),
-    "records": (records, 2000),
-    "files of an image set": (record_files, 600),
+    "command lines": (command_lines, 100),
+    "records": (records, 2500),
+    "files of an image set": (record_files, 500),
 }
 SHOWN = 5  # inputs of a kind that a record lists, of those that are not handled
 
@@ -93,8 +94,10 @@ def main() -> None:
     path = options.out / "reliability.json"
     kinds = read_json(path)["kinds"] if path.exists() else {}
     result = origin("reliability")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     for kind in options.kinds:
         with tempfile.TemporaryDirectory() as folder:
+            jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
             kinds[kind] = tried(kind, options, Path(folder))
             for example in kinds[kind]["for example"]:
                 print(example)
