@@ -220,7 +220,7 @@ def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     return fields | {CHECKSUM: checksum}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     """The fields of a file. InputError if it is damaged. A file that was edited may
     have no checksum."""
     fields = read_json(path)
@@ -269,7 +269,8 @@ def read_statistics(directory: Path) -> Statistics:
     """The statistics of a run's training set. InputError if it cannot be read."""
     path = directory / STATISTICS
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        content = io.BytesIO(path.read_bytes())
+        with np.load(content, allow_pickle=False) as arrays:
             return Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a run's statistics: {error!r}") from None

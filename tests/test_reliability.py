@@ -17,10 +17,10 @@ from alexvgg_jax.errors import InputError
 @pytest.mark.parametrize(
     ("trouble", "count"),
     [
-        (damaged_files, 30),
+        (damaged_files, 12),
         (file_limits, 20),
         (pictures, 500),
-        (settings, 60),
+        (settings, 50),
         (command_lines, 4),
         (records, 100),
         (record_files, 30),

@@ -4,7 +4,6 @@ import contextlib
 import resource
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +33,14 @@ EVERY = 10  # how many damaged runs are tested for one that is also resumed
 
 def damaged_files(count: int, random: Random, folder: Path) -> Iterator[Trial]:
     """Every kind of file of a run, through `eval` and `train --resume`."""
-    whole, half, copied = (folder / name for name in ("whole", "half", "copy"))
+    whole, copied = folder / "whole", folder / "copy"
     with printed():
-        loop.train(replace(SMALL, epochs=1), half)
         trained = loop.train(SMALL, whole)
         setup, _ = evaluate.load(whole)
-        older = evaluate.load_params(half)
+        shutil.copytree(whole, copied)
+        shutil.rmtree(copied / "checkpoints" / str(trained.history[-1].step))
+        older = evaluate.load_params(copied)
+        shutil.rmtree(copied)
     kinds = _kinds(whole)
     for number in range(count):
         shutil.copytree(whole, copied)

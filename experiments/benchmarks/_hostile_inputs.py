@@ -177,7 +177,7 @@ def command_lines(count: int, random: Random, folder: Path) -> Iterator[Trial]:
     """Command lines with words left out, doubled, swapped and replaced."""
     known = sorted({word for line in LINES for word in line.split()} | {*WORDS})
     for _ in range(count):
-        words = LINES[random.integers(len(LINES))].split()
+        words: list[str] = LINES[random.integers(len(LINES))].split()
         for _ in range(random.integers(1, 4)):
             at, how = random.integers(len(words) + 1), random.integers(3)
             new = [] if how == 0 else [known[random.integers(len(known))]]
@@ -205,7 +205,11 @@ def records(count: int, random: Random, folder: Path) -> Iterator[Trial]:
         lines = file.read_bytes().splitlines(keepends=True)
         how, content = spoilt(b"".join(lines[:3]), random)
         write_bytes(content, path)
-        yield attempt(f"{file.name}, {how}", lambda: results.read(path) and None)
+        yield attempt(f"{file.name}, {how}", _read, path)
+
+
+def _read(path: Path) -> None:
+    results.read(path)
 
 
 def record_files(count: int, random: Random, folder: Path) -> Iterator[Trial]:

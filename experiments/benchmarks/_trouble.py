@@ -45,15 +45,11 @@ def attempt(what: str, use: Callable[..., str | None], *arguments: Any) -> Trial
 def printed() -> Iterator[Callable[[], str]]:
     """A function that returns what was printed to stderr since, by any library."""
     before = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with tempfile.NamedTemporaryFile("a", buffering=1) as file:
         os.dup2(file.fileno(), 2)
-
-        def text() -> str:
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
         try:
-            yield text
+            with contextlib.redirect_stderr(file):
+                yield lambda: Path(file.name).read_text(errors="replace")
         finally:
             os.dup2(before, 2)
             os.close(before)

@@ -37,12 +37,12 @@ from alexvgg_jax.files import read_json
 KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
     "kill -9": (kills, 20),
     "signals": (signals, 15),
-    "full disks": (full_disks, 10),
+    "full disks": (full_disks, 8),
     "files that cannot grow": (file_limits, 300),
-    "damaged files of a run": (damaged_files, 500),
+    "damaged files of a run": (damaged_files, 400),
     "damaged pictures": (pictures, 5000),
     "settings": (settings, 2000),
-    "command lines": (command_lines, 100),
+    "command lines": (command_lines, 60),
     "records": (records, 2500),
     "files of an image set": (record_files, 500),
 }
