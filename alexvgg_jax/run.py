@@ -224,6 +224,8 @@ def _read(path: Path) -> Any:
     """The fields of a file. InputError if it is damaged. A file that was edited may
     have no checksum."""
     fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: not a dictionary")
     checksum = fields.pop(CHECKSUM, None)
     if checksum and checksum != _checked(fields)[CHECKSUM]:
         raise InputError(
@@ -238,7 +240,7 @@ def _keep_earlier(directory: Path, run: Run, step: int) -> None:
     if not step:
         path.unlink(missing_ok=True)
     elif (before := settings(directory)) != run:
-        lines = path.read_text() if path.exists() else ""
+        lines = path.read_text(errors="replace") if path.exists() else ""
         line = json.dumps({"until_step": step, "settings": to_settings(before)})
         write_text(f"{lines}{line}\n", path)
 

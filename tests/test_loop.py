@@ -476,7 +476,7 @@ def test_damage_that_is_still_json_is_found(tmp_path, file, before, after):
     """Unless somebody meant it, and deleted the checksum."""
     images = run_folder.Images("ants", ("ant", "bee"), 2, 2, "c1fa")
     none = Statistics(jnp.zeros((16, 16, 3)), jnp.zeros((3, 3)))
-    run_folder.write(tmp_path, RUN, images, none)
+    run_folder.write(tmp_path, RUN, images, none, 0)
     assert (settings_in(tmp_path), read_images(tmp_path)) == (RUN, images)
     path = tmp_path / file
     path.write_text(path.read_text().replace(before, after))
@@ -484,6 +484,10 @@ def test_damage_that_is_still_json_is_found(tmp_path, file, before, after):
         settings_in(tmp_path)
         read_images(tmp_path)
     edited = json.loads(path.read_text())
+    path.write_text("5")
+    with pytest.raises(InputError, match=f"{file}: .*not a dictionary"):
+        settings_in(tmp_path)
+        read_images(tmp_path)
     del edited["checksum"]
     path.write_text(json.dumps(edited))
     assert (settings_in(tmp_path), read_images(tmp_path)) != (RUN, images)

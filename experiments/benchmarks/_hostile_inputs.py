@@ -19,7 +19,7 @@ import numpy as np
 from _trouble import Random, Trial, attempt, damage, equal, printed, spoilt
 from PIL import Image, ImageOps
 
-from alexvgg_jax import __main__, evaluate, results
+from alexvgg_jax import __main__, prepare, results
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.config import Data, Mesh, to_settings
 from alexvgg_jax.data.decode import decode, fit
@@ -120,7 +120,7 @@ def settings(count: int, random: Random, folder: Path) -> Iterator[Trial]:
 
     def read(tree: dict[str, Any]) -> None:
         write_text(json.dumps(tree), folder / run_folder.SETTINGS)
-        evaluate.compile_run(run_folder.settings(folder), 10, mesh)
+        prepare.compile_run(run_folder.settings(folder), 10, mesh)
 
     for _ in range(count):
         tree = copy.deepcopy(recipes[random.integers(len(recipes))])
@@ -147,7 +147,7 @@ def _change(tree: dict[str, Any], random: Random) -> str:
     return f"{path} {tree[name]!r}"[:200]
 
 
-LINES = (
+LINES: tuple[str, ...] = (
     "train digits --epochs 3 --data.size 16 --optim.rate 0.01 --out runs/x --resume",
     "train alexnet-small --net.width 0.5 --optim.drop-epochs 1 2 --mesh.devices 2",
     "train vgg-a --data.name photos --net.head gap --optim.layer-rate fc8 0.1",
@@ -177,7 +177,7 @@ def command_lines(count: int, random: Random, folder: Path) -> Iterator[Trial]:
     """Command lines with words left out, doubled, swapped and replaced."""
     known = sorted({word for line in LINES for word in line.split()} | {*WORDS})
     for _ in range(count):
-        words: list[str] = LINES[random.integers(len(LINES))].split()
+        words = LINES[random.integers(len(LINES))].split()
         for _ in range(random.integers(1, 4)):
             at, how = random.integers(len(words) + 1), random.integers(3)
             new = [] if how == 0 else [known[random.integers(len(known))]]
