@@ -470,7 +470,7 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
 
 @pytest.mark.parametrize(
     ("file", "before", "after"),
-    [("run.json", '"crop": 14', '"crop": 15'), ("data.json", '"ant"', '"aunt"')],
+    [("run.json", '"crop": 12', '"crop": 11'), ("data.json", '"ant"', '"aunt"')],
 )
 def test_damage_that_is_still_json_is_found(tmp_path, file, before, after):
     """Unless somebody meant it, and deleted the checksum."""

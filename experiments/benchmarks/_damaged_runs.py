@@ -21,8 +21,8 @@ from alexvgg_jax.models import build
 # 12 steps an epoch, and arrays above and below 64 KB.
 SMALL = Run(
     name="small",
-    data=Data("digits", size=16),
-    augment=Augment(crop=14, mirror=True, colour=0.1),
+    data=Data("digits", size=14),
+    augment=Augment(crop=12, mirror=True, colour=0.1),
     net=build("cifar-80sec"),
     optim=Optim(rate=0.002),
     epochs=2,
