@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
     "damaged files of a run": (damaged_files, 400),
     "damaged pictures": (pictures, 5000),
     "settings": (settings, 2000),
-    "command lines": (command_lines, 60),
+    "command lines": (command_lines, 200),
     "records": (records, 2500),
     "files of an image set": (record_files, 500),
 }
@@ -94,13 +94,12 @@ def main() -> None:
     path = options.out / "reliability.json"
     kinds = read_json(path)["kinds"] if path.exists() else {}
     result = origin("reliability")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    for kind in options.kinds:
-        with tempfile.TemporaryDirectory() as folder:
-            jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        for kind in options.kinds:
             kinds[kind] = tried(kind, options, Path(folder))
-            for example in kinds[kind]["for example"]:
-                print(example)
+            print(*kinds[kind]["for example"], sep="\n", end="")
     result["kinds"] = {kind: kinds[kind] for kind in KINDS if kind in kinds}
     write(result, page(result), options.out)
 
