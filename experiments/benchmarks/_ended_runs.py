@@ -16,7 +16,7 @@ from _trouble import Random, Trial, equal
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.checkpoint import Checkpoints
 
-TRAIN = "train digits --data.size 10 --augment.crop 8 --epochs 4 --mesh.devices 1"
+TRAIN = "train digits --data.size 14 --augment.crop 12 --epochs 4 --mesh.devices 1"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PHASES = {  # the function that is running when the signal comes
     "importing": "",
