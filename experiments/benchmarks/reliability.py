@@ -31,7 +31,7 @@ from _trouble import Outcome, Trial, Trouble
 from rich.console import Console
 from rich.progress import track
 
-from alexvgg_jax.errors import one_line
+from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.files import read_json
 
 KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
@@ -93,6 +93,8 @@ def main() -> None:
     options = tyro.cli(Options, description=__doc__)
     path = options.out / "reliability.json"
     kinds = read_json(path)["kinds"] if path.exists() else {}
+    if unknown := [kind for kind in options.kinds if kind not in KINDS]:
+        raise InputError(f"--kinds {unknown[0]}: choose from {', '.join(KINDS)}")
     result = origin("reliability")
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", f"{folder}/compiled")
