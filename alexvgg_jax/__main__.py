@@ -274,8 +274,14 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     )
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Run a command line. JAX_TRANSFER_GUARD does not hold: it would forbid even keys,
+    and training guards its own steps."""
+    with one_line(), jax.transfer_guard("allow"):
+        parse(arguments)()
+
+
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with one_line():
-        parse(sys.argv[1:])()
+    main(sys.argv[1:])

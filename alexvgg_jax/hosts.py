@@ -132,18 +132,21 @@ def catch_signals() -> Iterator[list[int]]:
     exception; a second signal ends the program at once.
 
     It stays empty outside the main thread, which alone can handle signals. On several
-    hosts, jax handles SIGTERM for all of them, and Ctrl-C ends its host at once: the
-    others would wait for it. Signals that are ignored stay so, as nohup wants it.
+    hosts, jax handles SIGTERM for all of them, which SIGHUP becomes, and Ctrl-C ends
+    its host at once: the others would wait for it. Signals that are ignored stay so, as
+    nohup wants it.
     """
     received: list[int] = []
     alone = jax.process_count() == 1
-    numbers = [signal.SIGINT, *((signal.SIGTERM, signal.SIGHUP) if alone else ())]
+    numbers = [signal.SIGINT, signal.SIGHUP, *((signal.SIGTERM,) if alone else ())]
     if threading.current_thread() is not threading.main_thread():
         numbers = []
     ignored = (signal.SIG_IGN, None)  # None: handled by C++
     handled = [n for n in numbers if signal.getsignal(n) not in ignored]
 
     def receive(number: int, _: Any) -> None:
+        if not alone and number == signal.SIGHUP:
+            return signal.raise_signal(signal.SIGTERM)
         if not alone:
             end_process(KeyboardInterrupt())
         received.append(number)

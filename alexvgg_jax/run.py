@@ -34,7 +34,7 @@ from alexvgg_jax.files import read_json, write_bytes, write_json, write_text
 from alexvgg_jax.models import Net
 
 SETTINGS, DATA, STATISTICS = "run.json", "data.json", "statistics.npz"
-CHECKPOINTS, LOCK = "checkpoints", ".lock"
+CHECKPOINTS, LOCK, CHECKSUM = "checkpoints", ".lock", "checksum"
 EARLIER = "earlier.jsonl"
 MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # when resuming
 ON_PURPOSE = {"optim", "augment"}  # with --change too
@@ -209,8 +209,29 @@ def write(
         arrays = io.BytesIO()
         np.savez(arrays, **jax.device_get(stats)._asdict())
         write_bytes(arrays.getvalue(), directory / STATISTICS)
-        write_json(dataclasses.asdict(images), directory / DATA)
-        write_json(to_settings(_absolute(run)), directory / SETTINGS)
+        write_json(_checked(dataclasses.asdict(images)), directory / DATA)
+        write_json(_checked(to_settings(_absolute(run))), directory / SETTINGS)
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with a checksum, which `_read` verifies."""
+    text = json.dumps(fields, sort_keys=True)
+    checksum = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return fields | {CHECKSUM: checksum}
+
+
+def _read(path: Path) -> Any:
+    """The fields of a file. InputError if it is damaged. A file that was edited may
+    have no checksum."""
+    fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: not a dictionary")
+    checksum = fields.pop(CHECKSUM, None)
+    if checksum and checksum != _checked(fields)[CHECKSUM]:
+        raise InputError(
+            f"{path}: damaged; if it was edited on purpose, delete its {CHECKSUM}"
+        )
+    return fields
 
 
 def _keep_earlier(directory: Path, run: Run, step: int) -> None:
@@ -220,7 +241,7 @@ def _keep_earlier(directory: Path, run: Run, step: int) -> None:
     if not step:
         path.unlink(missing_ok=True)
     elif (before := settings(directory)) != run:
-        lines = path.read_text() if path.exists() else ""
+        lines = path.read_text(errors="replace") if path.exists() else ""
         line = json.dumps({"until_step": step, "settings": to_settings(before)})
         write_text(f"{lines}{line}\n", path)
 
@@ -232,7 +253,7 @@ def settings(directory: Path) -> Run:
     if not path.exists():
         raise InputError(f"{directory}: no run there (it has no {SETTINGS})")
     try:
-        return from_settings(read_json(path))
+        return from_settings(_read(path))
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not the settings of a run: {error}") from None
 
@@ -241,7 +262,7 @@ def read_images(directory: Path) -> Images:
     """The images that a run was trained on. InputError if it cannot be read."""
     path = directory / DATA
     try:
-        fields = read_json(path)
+        fields = _read(path)
         return Images(**fields | {"classes": tuple(fields["classes"])})
     except (OSError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a run's images: {error!r}") from None
@@ -251,7 +272,8 @@ def read_statistics(directory: Path) -> Statistics:
     """The statistics of a run's training set. InputError if it cannot be read."""
     path = directory / STATISTICS
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        content = io.BytesIO(path.read_bytes())
+        with np.load(content, allow_pickle=False) as arrays:
             return Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a run's statistics: {error!r}") from None

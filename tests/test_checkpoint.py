@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from alexvgg_jax import progress
 from alexvgg_jax.checkpoint import Checkpoints, _sums
@@ -131,11 +133,31 @@ def test_every_bit_of_an_array_is_in_its_sum(name):
             assert _sums(changed.view(array.dtype)) != before
 
 
-def test_sums_do_not_depend_on_the_devices():
+@pytest.mark.parametrize("shape", [(7,), (8,), (3, 5), (4, 4), (2, 3, 1, 6)])
+def test_words_that_are_swapped_change_the_sum(shape):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    before = _sums(array)
+    for a, b in itertools.combinations(range(array.size), 2):
+        swapped = array.ravel().copy()
+        swapped[[a, b]] = swapped[[b, a]]
+        assert _sums(swapped.reshape(shape)) != before
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (8, 4), (8,)])
+def test_sums_do_not_depend_on_the_devices(shape):
     """So that a run can be resumed on others."""
-    array = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     mesh = make_mesh(Mesh(devices=4))
     assert _sums(place(array, mesh)) == _sums(everywhere(array, mesh)) == _sums(array)
+
+
+@pytest.mark.parametrize("width", [4, 8, 12])
+def test_sums_do_not_depend_on_how_columns_are_split(width):
+    """Over four devices, each has 1, 2 or 3 of them."""
+    array = np.random.default_rng(0).normal(size=(3, width)).astype(np.float32)
+    mesh = make_mesh(Mesh(devices=4))
+    split = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names[0]))
+    assert _sums(jax.device_put(array, split)) == _sums(array)
 
 
 @pytest.mark.parametrize("name", ["run[lr=0.01]", "[2024] thesis/a", "what?*"])

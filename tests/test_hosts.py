@@ -300,11 +300,12 @@ def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
     host.ended(-signal.SIGINT)
 
 
-def test_sigterm_on_one_host_saves_on_both(one_host, tmp_path):
+def test_a_closed_terminal_of_one_host_saves_on_both(one_host, tmp_path):
+    """As SIGTERM does, which SIGHUP becomes."""
     folder = tmp_path / "two"
     hosts = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, hosts[0])
-    hosts[1].process.send_signal(signal.SIGTERM)
+    hosts[1].process.send_signal(signal.SIGHUP)
     for host in hosts:
         assert "--resume continues from it" in host.ended(128 + signal.SIGTERM)
     for host in two_hosts(folder, "--resume"):

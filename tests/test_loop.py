@@ -142,6 +142,19 @@ def test_signals_that_are_ignored_stay_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_closed_terminal_is_a_sigterm_on_several_hosts(monkeypatch):
+    """Which jax passes on to the others."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with catch_signals() as received:
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (seen, received) == ([signal.SIGTERM], [])
+
+
 WHILE_IMPORTING = """
 import runpy, signal, sys
 
@@ -231,8 +244,9 @@ def test_colour_noise_ends(tmp_path):
     ending = replace(RUN, augment=replace(RUN.augment, colour_epochs=1.0), epochs=2)
     ended = loop.train(ending, tmp_path / "ending")
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
-    settings = tmp_path / "run" / "run.json"
-    settings.write_text(settings.read_text().replace('"colour": 0.1', '"colour": 0.0'))
+    path = tmp_path / "run" / "run.json"
+    settings = json.loads(path.read_text().replace('"colour": 0.1', '"colour": 0.0'))
+    path.write_text(json.dumps(settings | {"checksum": None}))
     without = replace(RUN, augment=replace(RUN.augment, colour=0.0), epochs=2)
     resumed = loop.train(without, tmp_path / "run", resume=True)
     chex.assert_trees_all_equal(ended.params, resumed.params)
@@ -455,6 +469,31 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
     assert str(outputs[files[3]]) == f"{files[3]}: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [("run.json", '"crop": 12', '"crop": 11'), ("data.json", '"ant"', '"aunt"')],
+)
+def test_damage_that_is_still_json_is_found(tmp_path, file, before, after):
+    """Unless somebody meant it, and deleted the checksum."""
+    images = run_folder.Images("ants", ("ant", "bee"), 2, 2, "c1fa")
+    none = Statistics(jnp.zeros((16, 16, 3)), jnp.zeros((3, 3)))
+    run_folder.write(tmp_path, RUN, images, none, 0)
+    assert (settings_in(tmp_path), read_images(tmp_path)) == (RUN, images)
+    path = tmp_path / file
+    path.write_text(path.read_text().replace(before, after))
+    with pytest.raises(InputError, match=f"{file}: damaged; .* delete its checksum"):
+        settings_in(tmp_path)
+        read_images(tmp_path)
+    edited = json.loads(path.read_text())
+    path.write_text("5")
+    with pytest.raises(InputError, match=f"{file}: .*not a dictionary"):
+        settings_in(tmp_path)
+        read_images(tmp_path)
+    del edited["checksum"]
+    path.write_text(json.dumps(edited))
+    assert (settings_in(tmp_path), read_images(tmp_path)) != (RUN, images)
+
+
 def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
     monkeypatch.setattr(loop.run_folder, "training_statistics", lambda _: 1 / 0)
@@ -522,6 +561,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     bad = replace(RUN, optim=replace(RUN.optim, rate=1e30))
     settings = json.loads((folder / "run.json").read_text())
     settings["optim"]["rate"] = 1e30
+    del settings["checksum"]
     (folder / "run.json").write_text(json.dumps(settings))
     with pytest.raises(Diverged, match="earlier checkpoints are kept"):
         loop.train(bad, folder, resume=True)

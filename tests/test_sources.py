@@ -668,6 +668,7 @@ RECORDS = "cifar10-train.array_record-00000-of-00001"
         (RECORDS, lambda b: b[:17000] + bytes(9) + b[17009:]),
         ("dataset_info.json", lambda b: b[: len(b) // 2]),
         ("dataset_info.json", lambda b: b""),
+        ("dataset_info.json", lambda b: b.replace(b"{SPLIT}", b"{SPLIT")),
     ],
 )
 def test_a_damaged_file_of_a_set_is_named(data_dir, file, spoil):

@@ -139,7 +139,11 @@ def _damaged_file(builder: Any, part: str, numbers: Any) -> Path | None:
     from array_record.python.array_record_module import ArrayRecordReader
 
     split, start = builder.info.splits[part], 0
-    for file, length in zip(split.filepaths, split.shard_lengths, strict=True):
+    try:
+        files = [*zip(split.filepaths, split.shard_lengths, strict=True)]
+    except ValueError:  # no names can be made of the template there
+        return Path(builder.data_path, "dataset_info.json")
+    for file, length in files:
         inside = [int(n) - start for n in numbers if 0 <= n - start < length]
         start += length
         try:
