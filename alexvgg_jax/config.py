@@ -31,11 +31,16 @@ class Data:
 
     name: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
     size: int = 32  # pixels: every image is scaled and cut to size x size
+    count: int = 0  # train on this many images, equally of all classes; 0 for all
+    first: bool = False  # with count: the first images of the set, whatever their class
+    shuffle: bool = True  # a new order every epoch (no-shuffle: the order of the set)
     held_out: int = 0  # test on this number of training images instead, to tune with
     skip_bad: bool = False  # leave out damaged images (default: they are an error)
 
     def __post_init__(self) -> None:
-        _check("data.", self, size=1, held_out=0)
+        _check("data.", self, size=1, count=0, held_out=0)
+        if self.first and not self.count:
+            raise InputError("--data.first: only with --data.count")
 
     @property
     def tested(self) -> str:

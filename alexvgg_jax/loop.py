@@ -161,7 +161,8 @@ def _guesses(history: list[Epoch], classes: int) -> bool:
 
 def _load(work: Work, step: int) -> Batch:
     run, rows = work.run, rows_of_host(work.run.batch, work.mesh)
-    return place(train_batch(work.source, run.batch, run.seed, step, rows), work.mesh)
+    batch = train_batch(work.source, run.batch, run.seed, step, rows, run.data.shuffle)
+    return place(batch, work.mesh)
 
 
 def _schedule(work: Work, history: list[Epoch]) -> tuple[float, Any, Statistics]:

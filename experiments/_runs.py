@@ -17,7 +17,7 @@ from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views, centre
 from alexvgg_jax.config import Data, Mesh, Run, from_settings, to_settings
 from alexvgg_jax.data.batches import eval_batches
-from alexvgg_jax.data.sources import Source, find_source
+from alexvgg_jax.data.sources import Source, find_rest, find_source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loop import Trained
 from alexvgg_jax.recipes import RECIPES
@@ -63,12 +63,18 @@ def same_run(settings: Mapping[str, Any], run: Run) -> bool:
 
 
 def describe(data: Data) -> dict[str, Any]:
-    """Return what a record says about its images. Reads a hundred of them."""
+    """Return what a record says about its images. Reads a hundred of them.
+
+    Training images that are left out are for testing too.
+    """
     train, test = find_source(data, "train"), find_source(data, "test")
+    rest = find_rest(data)
     some, _ = train.fetch(np.arange(0, train.count, train.count // 100 or 1))
     images = run_folder.images_of(train, test)
     grey = bool((some == some[..., :1]).all())
-    return asdict(images) | {"classes": len(train.classes), "grey": grey}
+    tested = test.count + (rest.count if rest else 0)
+    more = {"test": tested, "classes": len(train.classes), "grey": grey}
+    return asdict(images) | more
 
 
 def share_compiled(directory: Path) -> None:
@@ -103,13 +109,14 @@ class Measured(NamedTuple):
 
 def errors(trained: Trained, views: Sequence[Views] = ()) -> dict[str, float]:
     """Return the errors at the end of training, without noise and with all units."""
-    work, last = trained.work, trained.history[-1]
+    work = trained.work
     training, _ = mean_errors(*evaluate.predict(work, trained.params, work.source))
+    test, top5 = mean_errors(*predict(trained))
     figures: dict[str, float] = {
-        TEST: last.test_error,
-        TOP5: last.test_top5,
+        TEST: test,
+        TOP5: top5,
         TRAINING: training,
-        GAP: last.test_error - training,
+        GAP: test - training,
     }
     for count in views if work.run.augment.crop else ():
         figures[VIEWS[count]], _ = mean_errors(*predict(trained, count))
@@ -117,9 +124,13 @@ def errors(trained: Trained, views: Sequence[Views] = ()) -> dict[str, float]:
 
 
 def predict(trained: Trained, views: Views = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Return the probabilities of the test images, and their labels."""
+    """Return the probabilities and labels of the test images, and of the training
+    images that are left out, if there are any."""
     work = trained.work
-    return evaluate.predict(work, trained.params, work.test_source, views)
+    sources = filter(None, (work.test_source, find_rest(work.run.data)))
+    parts = [evaluate.predict(work, trained.params, s, views) for s in sources]
+    probabilities, labels = zip(*parts, strict=True)
+    return np.concatenate(probabilities), np.concatenate(labels)
 
 
 def mean_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

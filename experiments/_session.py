@@ -71,10 +71,18 @@ class Session:
         self.path = chosen.out / f"{experiment.name}.jsonl"
         self.runs = chosen.out / "runs" / experiment.name
         self.records = results.read(self.path)
-        self.data = describe(Data(chosen.data))
+        self.data = describe(Data(chosen.data))  # of the whole set
+        self._described: dict[Data, dict[str, Any]] = {}
         self.commit, self.clean = results.commit()  # before anyone edits the code
         chosen.out.mkdir(parents=True, exist_ok=True)
         share_compiled(chosen.out / "runs")
+
+    def data_of(self, run: Run) -> dict[str, Any]:
+        """Return what a record says about the images of a run."""
+        data = replace(run.data, name=self.chosen.data, held_out=0)
+        if data not in self._described:
+            self._described[data] = describe(data)
+        return self._described[data]
 
     def run(self, arm: str, seed: int) -> Run:
         """An arm's run on the chosen data, with the chosen epochs."""
@@ -121,7 +129,7 @@ class Session:
 
     def _matches(self, record: Record, run: Run) -> bool:
         return (
-            record.data["digest"] == self.data["digest"]
+            record.data["digest"] == self.data_of(run)["digest"]
             and record.seed == run.seed
             and self.experiment.figures(run) <= record.figures.keys()
             and same_run(record.settings, run)
@@ -129,10 +137,10 @@ class Session:
 
     def train(self, arm: str, run: Run) -> Trained:
         """Train on the chosen data, or continue from the checkpoint in OUT/runs."""
-        if run.batch > self.data["train"]:
+        if run.batch > (count := self.data_of(run)["train"]):
             raise InputError(
-                f"--data {self.chosen.data}: {self.data['train']} images, fewer than a "
-                f"batch of {run.batch}"
+                f"--data {self.chosen.data}: {count} images, fewer than a batch of "
+                f"{run.batch}"
             )
         console.rule(f"{arm}, seed {run.seed}", align="left")
         name = re.sub(r"[^\w.=+-]+", "_", arm)
@@ -166,7 +174,7 @@ class Session:
             arm=arm,
             seed=run.seed,
             settings=settings_of(self._here(run)),
-            data=self.data,
+            data=self.data_of(run),
             commit=self.commit,
             clean=self.clean,
             machine=results.machine(),

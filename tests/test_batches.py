@@ -20,7 +20,7 @@ def numbered(count: int) -> Source:
         images = numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)
         return images, numbers.astype(np.int32)
 
-    return Source("numbers", count, ("number",), fetch, "")
+    return Source("numbers", count, ("number",), fetch, lambda: np.arange(count), "")
 
 
 def numbers(source, batch, seed, steps, rows=None) -> np.ndarray:
@@ -82,6 +82,15 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert tuple(range(40)) not in orders
 
 
+def test_without_shuffling_every_epoch_has_the_order_of_the_source():
+    """As the original program went through its batches."""
+    made = [
+        train_batch(numbered(5), 3, seed=1, step=step, shuffle=False).labels
+        for step in range(4)
+    ]
+    assert np.concatenate(made).tolist() == [*range(5), *range(5), 0, 1]
+
+
 @few
 @given(st.integers(0, 100), counts, batches)
 def test_first_step_is_the_first_that_completes_the_epochs(epoch, count, batch):
@@ -120,7 +129,7 @@ def test_damaged_images_are_masked():
             numbers % 3, numbers, -1
         ).astype(np.int32)
 
-    source = Source("every third is damaged", 9, ("a",), fetch, "")
+    source = Source("every third is damaged", 9, ("a",), fetch, lambda: np.zeros(9), "")
     trained = train_batch(source, 9, seed=0, step=0)
     (tested,) = eval_batches(source, 10)
     for batch in (trained, tested):

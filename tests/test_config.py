@@ -60,7 +60,7 @@ def test_switches_survive_json(net):
 def test_settings_survive_json():
     run = Run(
         name="mine",
-        data=Data("cifar10", size=48, held_out=1000),
+        data=Data("cifar10", 48, count=9000, first=True, shuffle=False),
         augment=Augment(crop=40, shift=False, colour=0.1, mean="channel"),
         net=build("cifar-11pct", local3=16),
         optim=Optim(
@@ -170,6 +170,8 @@ def test_missing_keys(path):
     [
         (Data, {"size": 0}, "--data.size 0: at least 1"),
         (Data, {"held_out": -1}, "--data.held-out -1: at least 0"),
+        (Data, {"count": -1}, "--data.count -1: at least 0"),
+        (Data, {"first": True}, "--data.first: only with --data.count"),
         (Augment, {"crop": -1}, "--augment.crop -1: at least 0"),
         (Augment, {"colour": math.inf}, "--augment.colour inf: at least 0"),
         (Augment, {"colour_epochs": -0.5}, "--augment.colour-epochs -0.5: at least 0"),

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,9 @@ from tensorflow_datasets.proto import tf_example_pb2
 from alexvgg_jax.config import Data
 from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.data.sources import (
+    Source,
+    choose,
+    find_rest,
     find_source,
     folder_of,
     open_source,
@@ -784,3 +788,61 @@ def test_held_out_images_are_spread_over_the_training_set():
     assert 45 <= sum(image.tobytes() in in_first for image in chosen) <= 60
     with pytest.raises(InputError, match="--data.held-out 5000"):
         open_source(Data("digits", held_out=5000), "train")
+
+
+def pixels_of(source):
+    return [image.tobytes() for image in everything(source)[0]]
+
+
+def test_a_balanced_choice_of_training_images():
+    """The same for every run, in the set's order; the rest is everything else."""
+    whole, data = open_source(Data("digits"), "train"), Data("digits", count=500)
+    chosen, rest = open_source(data, "train"), find_rest(data)
+    assert rest and (chosen.count, rest.count) == (500, whole.count - 500)
+    for source in (chosen, rest):
+        np.testing.assert_array_equal(source.labels(), everything(source)[1])
+    assert np.bincount(chosen.labels()).tolist() == [50] * 10
+    numbers = choose(whole, data)
+    np.testing.assert_array_equal(numbers, np.unique(choose(whole, data)))
+    assert pixels_of(chosen) == [pixels_of(whole)[n] for n in numbers]
+    assert sorted(pixels_of(chosen) + pixels_of(rest)) == sorted(pixels_of(whole))
+    assert max(np.diff(numbers)) < 50  # from everywhere in the set
+    assert open_source(data, "test").count == 360
+    held = Data("digits", count=500, held_out=100)
+    assert open_source(held, "train").count == 400
+
+
+def test_a_choice_of_more_images_than_a_class_has():
+    """Every class gives the same number, as far as it can."""
+    labels = np.array([0] * 50 + [1] * 3 + [2] * 20)
+    source = Source("set", 73, ("a", "b", "c"), lambda _: (), lambda: labels, "")
+    counts = np.bincount(labels[choose(source, Data(count=25))])
+    assert counts[1] == 3 and sorted(counts) == [3, 11, 11]
+
+
+@pytest.mark.parametrize("count", [0, 1437, 50_000])
+def test_a_count_of_all_images_is_the_whole_set(count):
+    whole, data = open_source(Data("digits"), "train"), Data("digits", count=count)
+    same = open_source(data, "train")
+    assert (same.about, same.digest) == (whole.about, whole.digest)
+    assert pixels_of(same) == pixels_of(whole) and find_rest(data) is None
+
+
+def test_the_first_images_of_a_set_are_told_from_a_choice():
+    whole, data = open_source(Data("digits"), "train"), Data("digits", count=500)
+    first = open_source(replace(data, first=True), "train")
+    rest = find_rest(replace(data, first=True))
+    assert pixels_of(first) == pixels_of(whole)[:500]
+    assert rest and pixels_of(rest) == pixels_of(whole)[500:]
+    sources = [whole, open_source(data, "train"), first, rest]
+    sources.append(open_source(replace(data, count=501), "train"))
+    assert len({source.digest for source in sources}) == 5
+    assert first.about == "scikit-learn's digits, first 500 of 1,437"
+
+
+def test_labels_of_a_folder_are_read_without_its_images(tmp_path):
+    for name, content in (("a", b"damaged"), ("b", encoded(plain(RED)))):
+        save(tmp_path / "train" / name / "1.png", content)
+    source = find_source(Data(str(tmp_path)), "train")
+    assert source.labels().tolist() == [0, 1]
+    assert with_classes(source, ("b", "a")).labels().tolist() == [1, 0]

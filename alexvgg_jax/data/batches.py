@@ -23,19 +23,26 @@ class Batch(NamedTuple):
 
 
 def train_batch(
-    source: Source, batch: int, seed: int, step: int, rows: np.ndarray | None = None
+    source: Source,
+    batch: int,
+    seed: int,
+    step: int,
+    rows: np.ndarray | None = None,
+    shuffle: bool = True,
 ) -> Batch:
     """The batch at `step`, or the rows of it that one host holds.
 
-    The data is an endless stream of epochs, each with its own order, cut into batches.
-    Every image comes once an epoch, and the position is the step alone.
+    The data is an endless stream of epochs, cut into batches. Every image
+    comes once an epoch, and the position is the step alone. Each epoch has its own
+    order or, without `shuffle`, the order of the source.
     """
     positions = step * batch + (np.arange(batch) if rows is None else rows)
     numbers = np.empty(len(positions), np.int64)
     for epoch in np.unique(positions // source.count):
         in_epoch = positions // source.count == epoch
-        order = _order(source.count, seed, int(epoch))
-        numbers[in_epoch] = order[positions[in_epoch] % source.count]
+        places = positions[in_epoch] % source.count
+        order = _order(source.count, seed, int(epoch)) if shuffle else None
+        numbers[in_epoch] = places if order is None else order[places]
     images, labels = source.fetch(numbers)
     return Batch(images, labels, labels >= 0)
 

@@ -5,6 +5,7 @@ in memory, where a batch is one gather (over 1,000,000 images/s).
 """
 
 import functools
+import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from jaxtyping import Int
 
 from alexvgg_jax.config import Data
 from alexvgg_jax.data.decode import BadImages, Encoded, Images, Labels, decode_all, fit
@@ -34,6 +36,7 @@ class Source:
     count: int
     classes: tuple[str, ...]
     fetch: Callable[[np.ndarray], tuple[Images, Labels]]
+    labels: Callable[[], Labels]  # of all images; decodes none
     digest: str  # tells the images from others
     note: str = ""  # one line about what was left out, if anything was
 
@@ -56,11 +59,40 @@ def find_source(data: Data, split: Split, prepare: bool = True) -> Source:
     if data.held_out:
         everything = find_source(replace(data, held_out=0), "train", prepare)
         return _part_of(everything, data.held_out, split)
+    if data.count and split == "train":
+        everything = find_source(replace(data, count=0, first=False), split, prepare)
+        return _subset(everything, choose(everything, data), data)
     if data.name == "digits":
         return _digits(split, data.size)
     if root := folder_of(data.name):
         return _decoded(list_images(root, split), data)
     return _decoded(open_tfds(data.name, split != "train", prepare), data)
+
+
+def find_rest(data: Data) -> Source | None:
+    """The training images that `data.count` leaves out, or None if there are none."""
+    if not data.count:
+        return None
+    everything = find_source(replace(data, count=0, first=False), "train")
+    chosen = choose(everything, data)
+    rest = np.setdiff1d(np.arange(everything.count), chosen)
+    return _subset(everything, rest, data) if len(rest) else None
+
+
+def choose(source: Source, data: Data) -> Int[np.ndarray, " chosen"]:
+    """The numbers of the images that `data.count` chooses, in order; at most all.
+
+    They are the first ones, or a choice that is the same for every run: equal numbers
+    of each class, or all images of a class that has too few.
+    """
+    if data.first or not 0 < data.count < source.count:
+        return np.arange(min(data.count or source.count, source.count))
+    order = np.random.default_rng(0).permutation(source.count)
+    labels, rank = source.labels()[order], np.empty(source.count, np.int64)
+    for label in np.unique(labels):
+        of_class = labels == label
+        rank[of_class] = np.arange(of_class.sum())
+    return np.sort(order[np.argsort(rank, kind="stable")[: data.count]])
 
 
 def folder_of(name: str) -> Path | None:
@@ -98,7 +130,12 @@ def with_classes(source: Source, classes: tuple[str, ...]) -> Source:
         images, labels = source.fetch(indices)
         return images, numbers[labels]
 
-    return replace(source, classes=classes, fetch=fetch)
+    return replace(
+        source,
+        classes=classes,
+        fetch=fetch,
+        labels=lambda: numbers[source.labels()],
+    )
 
 
 def hold_in_memory(source: Source) -> Source:
@@ -111,7 +148,10 @@ def hold_in_memory(source: Source) -> Source:
         left_out = f"{source.about}: left out {bad:,} of {source.count:,} images"
         note = "; ".join(filter(None, (note, left_out)))
     return replace(
-        source, fetch=lambda numbers: (images[numbers], labels[numbers]), note=note
+        source,
+        fetch=lambda numbers: (images[numbers], labels[numbers]),
+        labels=lambda: labels,
+        note=note,
     )
 
 
@@ -125,11 +165,27 @@ def _part_of(source: Source, held_out: int, split: Split) -> Source:
     if split == "train":
         chosen = np.setdiff1d(np.arange(source.count), chosen)
     about = f"{source.about}, {held_out:,} of {source.count:,} held out"
+    return replace(_numbered(source, chosen), about=about)
+
+
+def _subset(source: Source, chosen: np.ndarray, data: Data) -> Source:
+    """The images that `data.count` chooses or leaves out, told from others."""
+    if len(chosen) == source.count:
+        return source
+    how = "first " if data.first else ""
+    about = f"{source.about}, {how}{data.count:,} of {source.count:,}"
+    content = source.digest.encode() + chosen.astype("<i8").tobytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return replace(_numbered(source, chosen), about=about, digest=digest)
+
+
+def _numbered(source: Source, chosen: np.ndarray) -> Source:
+    """The images of these numbers, in this order."""
     return replace(
         source,
-        about=about,
         count=len(chosen),
         fetch=lambda numbers: source.fetch(chosen[numbers]),
+        labels=lambda: source.labels()[chosen],
     )
 
 
@@ -149,11 +205,16 @@ def _decoded(encoded: Encoded, data: Data) -> Source:
         reported.update(map(str, bad))
         return images, np.where([error is None for error in errors], labels, -1)
 
+    def labels() -> Labels:
+        parts = np.array_split(np.arange(encoded.count), -(-encoded.count // 1000))
+        return np.concatenate([encoded.read(part)[1] for part in parts])
+
     return Source(
         encoded.about,
         encoded.count,
         encoded.classes,
         fetch,
+        labels,
         encoded.digest,
         encoded.note,
     )
@@ -176,4 +237,11 @@ def _digits(split: Split, size: int) -> Source:
     images = np.stack([fit(cv2.cvtColor(g, cv2.COLOR_GRAY2RGB), size) for g in greys])
     labels = digits[part].astype(np.int32)
     about, classes = "scikit-learn's digits", tuple("0123456789")
-    return Source(about, len(images), classes, lambda n: (images[n], labels[n]), about)
+    return Source(
+        about,
+        len(images),
+        classes,
+        lambda numbers: (images[numbers], labels[numbers]),
+        lambda: labels,
+        about,
+    )
