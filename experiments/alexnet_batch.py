@@ -6,9 +6,8 @@ root, the weight decay grows by the root too. Rate times decay is then k times a
 in both, and an epoch decays the weights equally. (An epoch of CIFAR-10 has 49 batches
 of 1024. One of ImageNet, which the paper used, has 1,251.)
 
-Verdict: reproduced if the test error at 1024 is higher with the square root than with k
-by more than two standard errors, not reproduced if it is lower by as much, undecided
-otherwise.
+Verdict: by the rule in `alexvgg_jax/results.py`, on the test error at 1024
+with the square root minus that with k.
 
     python experiments/alexnet_batch.py                 # digits
     python experiments/alexnet_batch.py --data cifar10

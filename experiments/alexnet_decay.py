@@ -3,8 +3,8 @@
 Trains `alexnet-small` with weight decay and without. The training error is measured at
 the end on the whole training set, without noise: with all units and centre crops.
 
-Verdict: reproduced if the training error without decay is higher by more than two
-standard errors, not reproduced if it is lower by as much, undecided otherwise.
+Verdict: by the rule in `alexvgg_jax/results.py`, on the training error
+without decay minus that with it. The paper gives no figure.
 
     python experiments/alexnet_decay.py                 # digits
     python experiments/alexnet_decay.py --data cifar10

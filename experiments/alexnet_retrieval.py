@@ -8,9 +8,9 @@ many of all training images are closer in pixels is measured too; half would be 
 The plot is the paper's, for eight test images: the five most probable labels of each,
 and its six nearest.
 
-Verdict: reproduced if the share of the same class is higher in the features than in the
-pixels by more than two standard errors, not reproduced if it is lower by as much,
-undecided otherwise. Whether the labels are reasonable is left to the reader's eye.
+Verdict: by the rule in `alexvgg_jax/results.py`, on the share of the same class in the
+features minus that in the pixels. Whether the labels are reasonable is left to the
+reader's eye.
 
     python experiments/alexnet_retrieval.py             # digits
     python experiments/alexnet_retrieval.py --data cifar10

@@ -10,7 +10,7 @@ pilots on digits, partly with the same seeds, so the verdicts are no independent
 - AlexNet §6 five nets: averaging the predictions of several nets (here three) lowers
   the test error of one. The standard error is over test images, not seeds.
 
-A claim is reproduced if its effect is more than two standard errors from zero. The
+A verdict is by the rule in `alexvgg_jax/results.py`. The
 digits only illustrate the claims: `alexnet_init.py` and `alexnet_ensemble.py` test them
 on CIFAR-10.
 

@@ -26,7 +26,7 @@ import network_sizes
 from _ablation import Experiment, result_of
 from _session import draw, pictures
 
-from alexvgg_jax import page, results
+from alexvgg_jax import page, plots, results
 from alexvgg_jax.errors import one_line
 from alexvgg_jax.files import write_text
 
@@ -76,24 +76,31 @@ def experiments(shown: Mapping[str, results.Result]) -> str:
     return "\n".join(page.table(columns, list(lines.values())))
 
 
+def measured(every: Mapping[str, results.Result]) -> list[results.Result]:
+    """Return the results that have records, and what is counted without any."""
+    trained = [result for result in every.values() if result.arms]
+    return [*trained, network_sizes.result()]
+
+
 def render() -> dict[Path, str]:
     """Return the text of the page and of the README."""
     every = shown()
-    measured = [result for result in every.values() if result.arms]
-    measured.append(network_sizes.result())
+    board = measured(every)
     linked = {
         each.name: [f"results/{p.name}" for p in pictures(each.name, RESULTS)]
         for each in EXPERIMENTS
-    }
+    } | {page.FOREST: [f"results/{p.name}" for p in RESULTS.glob(f"{page.FOREST}.png")]}
     readme = README.read_text(encoding="utf8")
-    readme = page.insert(readme, "scoreboard", page.scoreboard(measured))
+    readme = page.insert(readme, "scoreboard", page.scoreboard(board))
     readme = page.insert(readme, "experiments", experiments(every))
-    return {PAGE: page.render(measured, linked), README: readme}
+    return {PAGE: page.render(board, linked), README: readme}
 
 
 def main() -> None:
     for each, result in zip(EXPERIMENTS, shown().values(), strict=True):
         draw(each, result, RESULTS)
+    effects = page.effects(measured(shown()))
+    plots.plot_forest(effects, RESULTS / f"{page.FOREST}.png")
     for path, text in render().items():
         write_text(text, path)
         print(f"wrote {path}")

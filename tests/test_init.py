@@ -168,7 +168,7 @@ LOCAL = {"conv1": 1e-4, "conv2": 0.01, "local3": 0.04, "local4": 0.04, "fc10": 0
 )
 def test_cifar(name, deviations):
     """cuda-convnet 80sec, AlexNet §3.1, cuda-convnet 19pct, cuda-convnet 18pct,
-    cuda-convnet 13pct, cuda-convnet 12pct, cuda-convnet 11pct: as in their files."""
+    cuda-convnet 13pct, cuda-convnet 11pct: as in their files."""
     layers = weighted(build(name))
     assert {name: layer.init for name, layer in layers.items()} == deviations
     assert {layer.bias_init for layer in layers.values()} == {0.0}

@@ -20,8 +20,8 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("name", counts.PARAMETERS)
 def test_parameters(name):
     """AlexNet §3.5, VGG Table 2, One weird trick, cuda-convnet 80sec, cuda-convnet
-    19pct, cuda-convnet 18pct, cuda-convnet 13pct, cuda-convnet 12pct, cuda-convnet
-    11pct: exact numbers of parameters."""
+    19pct, cuda-convnet 18pct, cuda-convnet 13pct, cuda-convnet 11pct: exact
+    numbers of parameters."""
     assert count(build(name)) == counts.PARAMETERS[name]
 
 

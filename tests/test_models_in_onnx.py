@@ -411,7 +411,7 @@ FC10 = fc("fc10", "flat")
 )
 def test_cifar(name, layers, size):
     """cuda-convnet 80sec, cuda-convnet 19pct, cuda-convnet 18pct, cuda-convnet 13pct,
-    cuda-convnet 12pct, cuda-convnet 11pct, AlexNet §3.1: 32, 16, 8 and 4 pixels, or 24,
+    cuda-convnet 11pct, AlexNet §3.1: 32, 16, 8 and 4 pixels, or 24,
     12 and 6; averages of clipped windows."""
     assert_agrees(name, layers, size)
 

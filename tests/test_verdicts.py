@@ -28,7 +28,7 @@ from alexvgg_jax import paper
 from alexvgg_jax.paper import Figure
 from alexvgg_jax.results import GAP, TEST, TRAINING, Verdict, estimate
 
-WORDS = [(5.0, "reproduced"), (0.0, "undecided"), (-5.0, "not reproduced")]
+WORDS = [(5.0, "agrees"), (0.0, "undecided"), (-5.0, "contradicts here")]
 # experiment, claim, the arm that the claim says is worse, the paper's, by which figure
 DECIDED = [
     (alexnet_lrn, "AlexNet §3.3", alexnet_lrn.WITHOUT, alexnet_lrn.PAPER, TEST),
@@ -55,6 +55,10 @@ def judged(experiment, figures, seeds=3, **more):
         for seed in range(seeds)
     ]
     return result_of(experiment, records).findings
+
+
+def noise(seed):
+    return 0.1 * (seed % 2)
 
 
 @pytest.mark.parametrize(("module", "tag", "worse", "papers", "figure"), DECIDED)
@@ -87,11 +91,11 @@ def test_normalisation_is_compared_with_its_constant(points):
 
     verdict = judged(alexnet_lrn.EXPERIMENT, figures)["AlexNet §3.3"].verdict
     note = "" if points else "not better than its constant alone"
-    assert verdict == Verdict("reproduced", note)
+    assert verdict == Verdict("agrees", note)
 
 
 @pytest.mark.parametrize(
-    ("ten", "word"), [(35.0, "reproduced"), (45.0, "not reproduced")]
+    ("ten", "word"), [(35.0, "agrees"), (45.0, "contradicts here")]
 )
 def test_ten_views_are_compared_with_the_centre(ten, word):
     """AlexNet §6 ten crops: with the paper's nets."""
@@ -107,9 +111,9 @@ def test_ten_views_are_compared_with_the_centre(ten, word):
 @pytest.mark.parametrize(
     ("gap", "epochs", "word"),
     [
-        (5.0, 3, "reproduced"),
-        (-5.0, 3, "not reproduced"),
-        (5.0, 1, "not reproduced"),
+        (5.0, 3, "agrees"),
+        (-5.0, 3, "contradicts here"),
+        (5.0, 1, "undecided"),
         (0.0, 3, "undecided"),
         (5.0, 4, "undecided: 3 of 6 nets have not converged"),
     ],
@@ -153,9 +157,9 @@ def test_biases_are_decided_in_the_second_epoch(points, word):
 @pytest.mark.parametrize(
     ("worst", "verdict"),
     [
-        (5.0, "reproduced: without conv2, conv3, conv4, conv5"),
+        (5.0, "agrees: without conv2, conv3, conv4, conv5"),
         (0.0, "undecided: without conv4"),
-        (-5.0, "not reproduced: without conv4"),
+        (-5.0, "contradicts here: without conv4"),
     ],
 )
 def test_depth_is_decided_by_each_middle_layer(worst, verdict):
@@ -180,9 +184,9 @@ def test_the_colour_of_towers():
     mixed = kernel[..., np.random.default_rng(1).permutation(24)]
     assert alexnet_towers.specialised(mixed)[1] < 95
     for shares, word in (
-        ([99.0, 96.0], "reproduced"),
+        ([99.0, 96.0], "agrees"),
         ([99.0, 50.0], "undecided"),
-        ([10.0, 50.0], "not reproduced"),
+        ([10.0, 50.0], "contradicts here"),
         ([99.0], "undecided"),
         ([], "undecided"),
     ):
@@ -203,7 +207,7 @@ def test_what_an_ensemble_gains():
     gain = alexnet_ensemble.gain(arms, 5, TEST)
     assert gain == pytest.approx(estimate(shares, "points"))
     (finding,) = experiment.judge(arms).values()
-    assert finding.verdict.word == "reproduced"
+    assert finding.verdict.word == "agrees"
     assert finding.figures["top-1 error, five nets"].value == -gain.value
     assert len(alexnet_ensemble.sized(arms, 5)) == 21
 
@@ -216,7 +220,7 @@ def test_neighbours_are_compared_with_pixels():
         return {same: 60.0 + 0.1 * seed, pixels: 30.0}
 
     (finding,) = judged(alexnet_retrieval.EXPERIMENT, figures).values()
-    assert finding.verdict == Verdict("reproduced", "labels not judged")
+    assert finding.verdict == Verdict("agrees", "labels not judged")
 
 
 def test_the_nearest_are_those_at_the_least_distance():
@@ -247,15 +251,15 @@ def test_relu_against_tanh():
     experiment = alexnet_relu.EXPERIMENT
     record = made.record(experiment, "relu, rate 0.003", curve=[50.0, 30.0, 20.0, 30.0])
     assert alexnet_relu.epochs_to_target(record) == pytest.approx(2.0)
-    relu = [[50.0, 30.0, 20.0]] * 2
-    tanh = [[*[60.0] * 10, 30.0, 20.0], [*[60.0] * 12, 30.0, 20.0]]
+    relu = [[50.0, 30.0, 20.0]] * 4
+    tanh = [[*[60.0] * n, 30.0, 20.0] for n in (10, 12, 11, 11)]
     slower = made.record(experiment, "relu, rate 0.001", curve=[60.0] * 5)
     records = [slower, *relu_records(relu, tanh)]
     (finding,) = result_of(experiment, records).findings.values()
     assert finding.arms == ("relu, rate 0.003", "tanh, rate 0.01")
-    assert finding.verdict == Verdict("reproduced")
+    assert finding.verdict == Verdict("agrees")
     assert finding.figures[alexnet_relu.FIGURE] == pytest.approx(
-        estimate([5.5, 6.5], "times")
+        estimate([5.5, 6.5, 6.0, 6.0], "times")
     )
 
 
@@ -276,16 +280,14 @@ def test_a_net_that_never_reaches_the_target():
 @pytest.mark.parametrize(
     ("errors", "verdict"),
     [
-        ([27.3, 27.4, 27.35], "reproduced"),
-        ([27.3, 27.7, 27.5], "undecided"),
-        ([27.6, 27.7, 27.65], "not reproduced"),
-        ([26.5], "reproduced: one seed"),  # 2.26 standard errors of 0.44
-        ([26.7], "undecided: one seed"),
-        ([28.5], "not reproduced: one seed"),
+        ([26.3, 26.4, 26.35], "agrees"),
+        ([26.3, 26.9, 26.7], "undecided"),
+        ([26.6, 26.7, 26.65], "contradicts here"),
+        ([26.5], "agrees: one seed"),
     ],
 )
-def test_what_counts_as_reproduced_on_the_ladder(errors, verdict):
-    """cuda-convnet 80sec: 26%, and up to one and a half points more."""
+def test_what_agrees_on_the_ladder(errors, verdict):
+    """cuda-convnet 80sec: 26%, and up to half a point more."""
     records = [
         made.record(cifar_ladder.EXPERIMENT, "cifar-80sec", seed, error=error)
         for seed, error in enumerate(errors)
@@ -295,7 +297,7 @@ def test_what_counts_as_reproduced_on_the_ladder(errors, verdict):
 
 
 def test_the_ladder():
-    """cuda-convnet 13pct, cuda-convnet 12pct: one run, in ten views. cuda-convnet
+    """cuda-convnet 13pct: one run, in ten views. cuda-convnet
     11pct: a schedule that was cut tests nothing. cuda-convnet 19pct, cuda-convnet
     18pct, cuda-convnet 19pct translations: each net stands alone."""
     experiment = cifar_ladder.EXPERIMENT
@@ -322,7 +324,7 @@ def test_the_ladder():
 
 @pytest.mark.parametrize(
     ("error", "word"),
-    [(11.0, "reproduced"), (12.9, "undecided"), (15.0, "not reproduced")],
+    [(11.0, "agrees"), (12.9, "undecided"), (15.0, "contradicts here")],
 )
 def test_the_13_percent_net_with_normalisation(error, word):
     """AlexNet §3.3 CIFAR-10: ten views of one seed decide."""
@@ -338,9 +340,9 @@ def test_the_13_percent_net_with_normalisation(error, word):
 @pytest.mark.parametrize(
     ("data", "batch", "width", "top1", "verdict"),
     [
-        ({}, 128, 1.0, 41.0, "reproduced: one seed"),
+        ({}, 128, 1.0, 41.0, "agrees: one seed"),
         ({}, 128, 1.0, 41.5, "undecided: one seed"),  # s.e. 0.22
-        ({}, 128, 1.0, 42.2, "not reproduced: one seed"),
+        ({}, 128, 1.0, 42.2, "contradicts here: one seed"),
         ({"classes": 10}, 128, 1.0, 41.0, "not tested"),
         ({"train": 50_000}, 128, 1.0, 41.0, "not tested"),
         ({}, 128, 0.5, 41.0, "not tested"),
@@ -377,7 +379,7 @@ def test_a_net_that_diverged_is_named():
         for error in [90.0 if arm == "1024, linear" else 30.0 + seed]
     ]
     (finding,) = result_of(experiment, records).findings.values()
-    assert str(finding.verdict) == "not reproduced: diverged: 1024, linear"
+    assert str(finding.verdict) == "contradicts here: diverged: 1024, linear"
 
 
 @pytest.mark.parametrize(
