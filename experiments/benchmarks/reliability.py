@@ -104,8 +104,8 @@ def main() -> None:
         for kind in options.kinds:
             kinds[kind] = tried(kind, options, Path(folder))
             print(*kinds[kind]["for example"], sep="\n", end="")
-    result["kinds"] = {kind: kinds[kind] for kind in KINDS if kind in kinds}
-    write(result, page(result), options.out)
+            result["kinds"] = {kind: kinds[kind] for kind in KINDS if kind in kinds}
+            write(result, page(result), options.out)
 
 
 if __name__ == "__main__":
