@@ -99,11 +99,13 @@ def locked(directory: Path) -> Iterator[None]:
     """Make a run's folder, and keep other processes from training in it.
 
     A process that dies, however it dies, gives its lock back. On several hosts, the
-    first one has the lock. Raises InputError if another process has it, or if the
+    first one has the lock. A folder that is still empty at the end loses its lock, and
+    goes if it is new. Raises InputError if another process has the lock, or if the
     folder cannot be made.
     """
     _check_name(directory)
     try:
+        is_new = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / LOCK).open("w")
     except OSError as error:
@@ -117,7 +119,20 @@ def locked(directory: Path) -> Iterator[None]:
             raise InputError(f"--out {directory}: {reason}") from None
         except OSError:  # a file system without locks
             pass
-        yield
+        try:
+            yield
+        finally:
+            if jax.process_index() == 0:
+                _leave(directory, is_new)
+
+
+def _leave(directory: Path, is_new: bool) -> None:
+    """Remove the lock of a folder that has nothing else, and a new folder."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in directory.iterdir()] == [LOCK]:
+            (directory / LOCK).unlink()
+            if is_new:
+                directory.rmdir()
 
 
 def _check_name(directory: Path) -> None:

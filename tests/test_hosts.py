@@ -25,7 +25,9 @@ HEARTBEAT = 6  # seconds; the command's own 30 would only take longer
 COMMAND = f"""
 import runpy
 from alexvgg_jax import hosts
+from alexvgg_jax.data import sources
 hosts.HEARTBEAT = {HEARTBEAT}
+sources.IN_MEMORY_BYTES = 0  # images are decoded in every epoch
 runpy.run_module("alexvgg_jax", run_name="__main__", alter_sys=True)
 """
 ROUNDING = 1e-4  # of sums in another order, grown over the steps
@@ -126,6 +128,7 @@ def images(tmp_path_factory):
             for number in range(count):
                 pixels = rng.integers(256, size=(12, 12, 3), dtype=np.uint8)
                 cv2.imwrite(str(folder / f"{number}.png"), pixels)
+    return tmp_path_factory.getbasetemp() / "images"
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +261,23 @@ def test_an_error_of_one_host_ends_both(tmp_path):
     first, second = two_hosts(tmp_path / "two")
     assert re.search(f"error: .*{in_its_way}", second.ended(1))
     assert first.process.wait(timeout=HEARTBEAT + 60) != 0
+
+
+@pytest.mark.parametrize("where", ["train", "test"])
+def test_a_picture_that_breaks_ends_both(one_host, tmp_path, images, where):
+    """Only one host reads it. Nothing hangs, and both say why they end."""
+    folder, picture = tmp_path / "two", images / where / "b" / "3.png"
+    hosts = two_hosts(folder, *UNTIL_ENDED)
+    wait_for_a_checkpoint(folder, hosts[0])
+    content = picture.read_bytes()
+    picture.write_bytes(content[:40])
+    try:
+        ends = [host.process.wait(timeout=HEARTBEAT + 60) for host in hosts]
+    finally:
+        picture.write_bytes(content)
+    printed = [host.log.read_text() for host in hosts]
+    print(ends, *printed, sep="\n=====\n")
+    assert 0
 
 
 def test_the_first_host_dies(tmp_path):

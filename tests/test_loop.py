@@ -206,6 +206,18 @@ def test_one_process_trains_a_run(straight, tmp_path):
     assert loop.train(replace(RUN, epochs=1), folder).history
 
 
+def test_a_run_that_cannot_start_leaves_nothing(tmp_path):
+    """No new folder, and in a folder no lock."""
+    (tmp_path / "old").mkdir()
+    run = replace(RUN, init_from=str(tmp_path / "none"))
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        with pytest.raises(InputError, match="none: no checkpoint there"):
+            loop.train(run, folder)
+    with pytest.raises(InputError, match="--change: only with --resume"):
+        loop.train(RUN, tmp_path / "new", change=True)
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
+
+
 @pytest.mark.parametrize("name", [b"\xff", b"a\\b", b"gs://bucket/a"])
 def test_a_name_that_cannot_hold_checkpoints_is_one_line(tmp_path, monkeypatch, name):
     """It is not in UTF-8, or has a backslash, or is the name of a bucket."""

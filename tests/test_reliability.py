@@ -9,6 +9,7 @@ import pytest
 import reliability
 from _damaged_runs import damaged_files, file_limits
 from _hostile_inputs import command_lines, pictures, record_files, records, settings
+from _hostile_weights import damaged, stored_weights
 from _trouble import attempt, printed, spoilt
 
 from alexvgg_jax.errors import InputError
@@ -20,6 +21,7 @@ from alexvgg_jax.errors import InputError
         (damaged_files, 12),
         (file_limits, 20),
         (pictures, 500),
+        (stored_weights, 80),
         (settings, 50),
         (command_lines, 4),
         (records, 100),
@@ -64,8 +66,10 @@ def test_damage_changes_the_content():
         "emptied",
         "garbage appended",
     }
-    assert sum(damaged == content for damaged in damages.values()) < 10
+    assert sum(spoils == content for spoils in damages.values()) < 10
     assert spoilt(b"", random)
+    assert sum(damaged(content, random) == content for _ in range(200)) < 10
+    assert isinstance(damaged(b"", random), bytes)
 
 
 def test_the_table_adds_up(tmp_path):

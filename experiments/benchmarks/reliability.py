@@ -26,6 +26,7 @@ import tyro
 from _damaged_runs import damaged_files, file_limits
 from _ended_runs import full_disks, kills, signals
 from _hostile_inputs import command_lines, pictures, record_files, records, settings
+from _hostile_weights import stored_weights
 from _records import OUT, Result, origin, table, write
 from _trouble import Outcome, Trial, Trouble
 from rich.console import Console
@@ -41,6 +42,7 @@ KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
     "files that cannot grow": (file_limits, 300),
     "damaged files of a run": (damaged_files, 400),
     "damaged pictures": (pictures, 5000),
+    "damaged weights": (stored_weights, 2000),
     "settings": (settings, 2000),
     "command lines": (command_lines, 200),
     "records": (records, 2500),
@@ -102,8 +104,8 @@ def main() -> None:
         for kind in options.kinds:
             kinds[kind] = tried(kind, options, Path(folder))
             print(*kinds[kind]["for example"], sep="\n", end="")
-    result["kinds"] = {kind: kinds[kind] for kind in KINDS if kind in kinds}
-    write(result, page(result), options.out)
+            result["kinds"] = {kind: kinds[kind] for kind in KINDS if kind in kinds}
+            write(result, page(result), options.out)
 
 
 if __name__ == "__main__":
