@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from weight_files import (
     caffemodel,
     keras_layers,
-    onnx_vgg,
+    onnx_graph,
     random_arrays,
     torch_state,
     write_keras,
@@ -64,7 +64,7 @@ def write(kind: str, path: Path) -> None:
     elif kind.startswith("keras"):
         write_keras(path, keras_layers(NET, arrays), kind[-1])
     elif kind == "onnx":
-        onnx_vgg(NET, arrays).write(path)
+        onnx_graph(NET, arrays).write(path)
     elif kind == "torch":
         torch = pytest.importorskip("torch")
         torch.save({k: torch.from_numpy(v) for k, v in state.items()}, path)
