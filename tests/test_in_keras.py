@@ -1,4 +1,4 @@
-"""VGG16 in Keras, on random weights; the extra `parity` has it."""
+"""VGG16 and VGG19 in Keras, on random weights; the extra `parity` has it."""
 
 import os
 
@@ -15,16 +15,20 @@ keras = pytest.importorskip("keras")
 
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+@pytest.mark.parametrize("top", [True, False], ids=["top", "no top"])
+@pytest.mark.parametrize(("name", "ours"), [("VGG16", "vgg-d"), ("VGG19", "vgg-e")])
 @pytest.mark.filterwarnings("ignore")  # of Keras
-def test_vgg16(suffix, tmp_path):
-    """Logits and the gradient of the image, through Keras' own preprocessing."""
-    net, file = build("vgg-d", classes=10, image_size=64), tmp_path / f"a{suffix}"
+def test_vgg(name, ours, top, suffix, tmp_path):
+    """Logits, or pool5 without a top, and the gradient of the image, through Keras' own
+    preprocessing."""
+    net, file = build(ours, classes=10, image_size=64), tmp_path / f"a{suffix}"
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.uniform(0, 255, (2, 64, 64, 3)), jnp.float32)
     keras.utils.set_random_seed(0)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        model = keras.applications.VGG16(
+        model = getattr(keras.applications, name)(
             weights=None,
+            include_top=top,
             classes=10,
             input_shape=(64, 64, 3),
             classifier_activation=None,
@@ -39,12 +43,13 @@ def test_vgg16(suffix, tmp_path):
             return logits.sum(), logits
 
         (_, theirs), their_slope = jax.value_and_grad(their_loss, has_aux=True)(images)
-    assert weights.net_of(file, "vgg-d").classes == 10
+    assert weights.net_of(file, ours).classes == (10 if top else 1000)
     params, provenance = weights.load(file, net)
+    last = "fc8" if top else "pool5"
 
     def loss(images):
         mean = jnp.asarray(provenance.mean, jnp.float32)[None, None, None]
-        logits, _ = net.apply(params, images - mean, train=False)
+        logits, _ = net.apply(params, images - mean, train=False, until=last)
         return logits.sum(), logits
 
     (_, ours), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(images)

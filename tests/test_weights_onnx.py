@@ -7,16 +7,19 @@ import onnx
 import pytest
 from onnx import helper
 from test_weights import VGG, assert_agrees
-from weight_files import onnx_vgg, random_arrays
+from weight_files import onnx_graph, random_arrays
 
 from alexvgg_jax import weights
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.models import build
 from alexvgg_jax.weights.provenance import CONVENTIONS
+
+ALEXNET = build("alexnet-caffe", width=0.05, classes=5, image_size=67)
 
 
 def test_a_graph_of_torch(tmp_path):
     arrays = random_arrays(VGG)
-    onnx_vgg(VGG, arrays).write(tmp_path / "a.onnx")
+    onnx_graph(VGG, arrays).write(tmp_path / "a.onnx")
     with pytest.raises(InputError, match="onnx does not tell which input .*--input"):
         weights.load(tmp_path / "a.onnx", VGG)
     loaded = weights.load(tmp_path / "a.onnx", VGG, input="torch")
@@ -29,7 +32,7 @@ def test_a_graph_of_keras(tmp_path):
     arrays = random_arrays(net)
     kernel, bias = arrays["fc6"]
     maps_last = kernel.reshape(-1, 26, 2, 2).transpose(0, 2, 3, 1).reshape(-1, 104)
-    onnx_vgg(net, arrays | {"fc6": (maps_last, bias)}, keras=True).write(
+    onnx_graph(net, arrays | {"fc6": (maps_last, bias)}, keras=True).write(
         tmp_path / "a.onnx"
     )
     loaded = weights.load(tmp_path / "a.onnx", net, input="caffe")
@@ -40,7 +43,7 @@ def test_a_graph_of_keras(tmp_path):
 def test_normalisation_is_folded(tmp_path):
     """(x - 2) / sqrt(3 + 1e-5)"""
     arrays = random_arrays(VGG)
-    onnx_vgg(VGG, arrays, norms=True).write(tmp_path / "a.onnx")
+    onnx_graph(VGG, arrays, norms=True).write(tmp_path / "a.onnx")
     loaded = weights.load(tmp_path / "a.onnx", VGG, input="rgb")
     factor = 1 / np.sqrt(3 + 1e-5)
     folded = {
@@ -51,31 +54,104 @@ def test_normalisation_is_folded(tmp_path):
     assert_agrees(VGG, loaded, folded, CONVENTIONS["rgb"])
 
 
+def test_a_graph_of_alexnet(tmp_path):
+    """Groups, strides and response normalisation."""
+    arrays = random_arrays(ALEXNET)
+    onnx_graph(ALEXNET, arrays).write(tmp_path / "a.onnx")
+    loaded = weights.load(tmp_path / "a.onnx", ALEXNET, input="caffe")
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 67, 67, 3)).astype(np.uint8)
+    assert_agrees(ALEXNET, loaded, arrays, CONVENTIONS["caffe"], pixels)
+
+
+def changed(graph, changes) -> None:
+    """Give nodes other settings, or put other nodes in their place."""
+    layers = [x.name for x in ALEXNET.layers() if not x.name.startswith("drop")]
+    layers.insert(layers.index("fc6"), "flatten")
+    for layer, change in changes.items():
+        old = graph.nodes[position := layers.index(layer)]
+        settings = {a.name: helper.get_attribute_value(a) for a in old.attribute}
+        kind, new = (change, {}) if isinstance(change, str) else (old.op_type, change)
+        settings = {} if isinstance(change, str) else settings
+        graph.nodes[position] = helper.make_node(
+            kind, old.input, old.output, **settings | new
+        )
+
+
 @pytest.mark.parametrize(
-    ("position", "node", "message"),
+    ("changes", "message"),
     [
-        (1, helper.make_node("Tanh", ["n0"], ["n1"]), "operation 2 is tanh, not relu"),
+        ({"conv2": {"pads": [1] * 4}}, "conv2 has padding 1 1 1 1, not 2 2 2 2"),
+        ({"conv2": {"pads": [2, 2, 2, 1]}}, "conv2 has padding 2 2 2 1, not 2 2 2 2"),
+        ({"conv3": {"auto_pad": "VALID"}}, "conv3 has padding 0 0 0 0, not 1 1 1 1"),
+        ({"conv1": {"auto_pad": "SAME_UPPER"}}, "conv1 has padding 4 4 4 4, not 0 0"),
+        ({"conv1": {"strides": [4, 2]}}, "conv1 has strides 4 2, not 4 4"),
+        ({"conv2": {"group": 1}}, "conv2 has groups 1, not 2"),
+        ({"conv4": {"dilations": [2, 2]}}, "conv4 has dilations 2 2, not 1 1"),
+        ({"pool2": {"kernel_shape": [3, 2]}}, "pool2 has size 3 2, not 3 3"),
+        ({"pool2": {"strides": [1, 1]}}, "pool2 has strides 1 1, not 2 2"),
+        ({"pool2": {"pads": [1] * 4}}, "pool2 has padding 1 1 1 1, not 0 0 0 0"),
+        ({"norm1": {"alpha": 2e-5}}, "norm1 has alpha / size 4e-06, not 2e-05"),
+        ({"norm1": {"beta": 0.5}}, "norm1 has beta 0.5, not 0.75"),
+        ({"norm1": {"bias": 2.0}}, "norm1 has k 2, not 1"),
+        ({"relu3": "Identity"}, "no relu3"),
+        ({"relu3": "Tanh"}, "tanh in place of relu3"),
+        ({"relu7": "Identity"}, "no relu7"),
+        ({"flatten": "GlobalAveragePool"}, "average of all pixels after pool5"),
+        ({"flatten": "Relu"}, "relu after pool5"),
+        ({"relu1": "LRN", "norm1": "Relu"}, "no relu1; .*relu after norm1"),
+        ({"relu3": "Sigmoid"}, "the operation Sigmoid"),
+        ({"conv1": {"strides": [0, 0]}}, "conv1 has settings {.*'strides': "),
         (
-            2,
-            helper.make_node(
-                "MaxPool", ["n1"], ["n2"], kernel_shape=[3, 3], strides=[2, 2]
-            ),
-            "operation 3 is pooling 3/2, not pooling 2/2",
+            {"conv1": {"strides": [2, 2]}, "relu4": "Tanh", "norm2": {"alpha": 1.0}},
+            "AlexNet: conv1 has strides .*; norm2 has alpha .*; tanh in place of relu4",
         ),
-        (1, helper.make_node("Sigmoid", ["n0"], ["n1"]), "the operation Sigmoid"),
-        (0, helper.make_node("Conv", ["images", "images"], ["n0"]), "are computed"),
     ],
+    ids=str,
 )
-def test_a_graph_of_another_net(position, node, message, tmp_path):
-    graph = onnx_vgg(VGG, random_arrays(VGG))
-    graph.nodes[position] = node
+def test_a_graph_of_another_net(changes, message, tmp_path):
+    graph = onnx_graph(ALEXNET, random_arrays(ALEXNET))
+    changed(graph, changes)
     graph.write(tmp_path / "a.onnx")
     with pytest.raises(InputError, match=message):
+        weights.load(tmp_path / "a.onnx", ALEXNET, input="rgb")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"conv3": {"auto_pad": "SAME_UPPER"}},
+        {"conv3": {"auto_pad": "SAME_LOWER"}},
+        {"pool1": {"auto_pad": "VALID"}},
+        {"pool1": {"pads": [0, 0, 1, 1]}},  # which no window reads
+        {"pool1": {"ceil_mode": 1}},
+        {"fc6": {"alpha": 1.0}},
+    ],
+    ids=str,
+)
+def test_settings_that_mean_the_same(changes, tmp_path):
+    graph = onnx_graph(ALEXNET, random_arrays(ALEXNET))
+    changed(graph, changes)
+    graph.write(tmp_path / "a.onnx")
+    assert weights.load(tmp_path / "a.onnx", ALEXNET, input="rgb")
+
+
+def test_normalisation_within_towers_is_not_in_a_graph(tmp_path):
+    onnx_graph(ALEXNET, random_arrays(ALEXNET)).write(tmp_path / "a.onnx")
+    paper = dataclasses.replace(ALEXNET, lrn_across_towers=False)
+    with pytest.raises(InputError, match="norm1 has groups 1, not 2; norm2 has groups"):
+        weights.load(tmp_path / "a.onnx", paper, input="rgb")
+
+
+def test_weights_that_are_computed(tmp_path):
+    graph = onnx_graph(VGG, random_arrays(VGG))
+    graph.nodes[0] = helper.make_node("Conv", ["images", "images"], ["n0"])
+    graph.write(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="the weights of Conv are computed"):
         weights.load(tmp_path / "a.onnx", VGG, input="rgb")
 
 
 def test_weights_in_another_file_are_not_read(tmp_path):
-    graph = onnx_vgg(VGG, random_arrays(VGG))
+    graph = onnx_graph(VGG, random_arrays(VGG))
     tensor = graph.tensors[0]
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL

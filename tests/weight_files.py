@@ -228,22 +228,28 @@ class OnnxGraph:
         onnx.save(helper.make_model(graph), path)
 
 
-def onnx_vgg(
+def onnx_graph(
     net: Net, arrays: Arrays, *, keras: bool = False, norms: bool = False
 ) -> OnnxGraph:
-    """A VGG: as torch exports it, or as Keras does (matrix products and sums,
-    and maps flattened last)."""
+    """A net: as torch exports it, or as Keras does (matrix products and sums, and maps
+    flattened last)."""
     graph = OnnxGraph()
     for layer in net.layers():
         if isinstance(layer, Conv):
-            graph.add("Conv", *arrays[layer.name], pads=[1] * 4, kernel_shape=[3, 3])
+            strides, pads = [layer.stride] * 2, [layer.pad] * 4
+            settings = {"strides": strides, "pads": pads, "group": layer.groups}
+            graph.add("Conv", *arrays[layer.name], **settings)
             if norms:
                 ones = np.ones(layer.features)
                 graph.add("BatchNormalization", ones, 0 * ones, 2 * ones, 3 * ones)
         elif isinstance(layer, Activation):
             graph.add("Relu")
+        elif isinstance(layer, LRN):  # ONNX divides alpha by the size
+            alpha, size = layer.alpha * layer.size, layer.size
+            graph.add("LRN", alpha=alpha, beta=layer.beta, bias=layer.k, size=size)
         elif isinstance(layer, Pool):
-            graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
+            size, stride = [layer.size] * 2, [layer.stride] * 2
+            graph.add("MaxPool", kernel_shape=size, strides=stride)
         elif isinstance(layer, Dense):
             kernel, bias = arrays[layer.name]
             if layer.name == "fc6":

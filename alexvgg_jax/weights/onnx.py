@@ -1,12 +1,14 @@
 """Weights in ONNX, by the graph: the names of its tensors do not matter.
 
-The convolutions and matrix products are our layers in the order of computation, and
-all that is between them has to be the same as in our net. A batch normalisation is
-folded into the convolution before it. ONNX does not tell which input a net expects.
+The convolutions and matrix products are our layers in the order of computation. All
+that is between them has to be the same as in our net, and so do strides, paddings,
+groups and constants. A batch normalisation is folded into the convolution before it.
+ONNX does not tell which input a net expects.
 """
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +16,49 @@ import numpy as np
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
-from alexvgg_jax.models.layers import LRN, Activation, Conv, Dense, Pool, SlidingDense
+from alexvgg_jax.models.layers import (
+    LRN,
+    Activation,
+    Conv,
+    Dense,
+    GlobalAverage,
+    Layer,
+    Pool,
+    Shape,
+    SlidingDense,
+)
+from alexvgg_jax.models.operations import windows
 from alexvgg_jax.weights.provenance import IMAGENET_MEAN, Provenance
-from alexvgg_jax.weights.stored import Keys, Stored
+from alexvgg_jax.weights.stored import Keys, Stored, with_inputs
 from alexvgg_jax.weights.torchvision import fold_norm
 
-# Operations that change no activation, or come after the logits. torch's adaptive
-# pooling of 7x7 to 7x7 is an average.
+# Operations that change no activation, or come after the logits.
 IGNORED = {
     *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"),
     *("Dropout", "Softmax", "LogSoftmax", "Constant", "Shape", "Gather", "Concat"),
-    *("Slice", "AveragePool", "GlobalAveragePool"),
+    "Slice",
 }
-NETS = ("alexnet-owt", "alexnet-paper", "alexnet-caffe", "alexnet-caffenet")
+# The paper's AlexNet is missing: ONNX's normalisation has no groups of maps.
+NETS = ("alexnet-owt", "alexnet-caffe", "alexnet-caffenet")
 NETS += ("vgg-a", "vgg-b", "vgg-c", "vgg-d", "vgg-e")
+STEPS = {
+    "Relu": "relu",
+    "Tanh": "tanh",
+    "MaxPool": "max pooling",
+    "LRN": "normalisation",
+    "AveragePool": "average pooling",
+    "GlobalAveragePool": "average of all pixels",
+}
 MAPS_LAST = [0, 2, 3, 1]
 MAX_BYTES = 2**31  # of a file; ONNX's own limit
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operation of a graph."""
+
+    kind: str  # as in `_kind`
+    settings: dict[str, Any]
 
 
 @dataclass
@@ -37,7 +66,7 @@ class _Found:
     """What a graph computes."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    steps: list[str] = field(default_factory=list)  # as `_step` names them
+    steps: list[_Step] = field(default_factory=list)
     convolutions: int = 0
     matrices: int = 0
     flat_order: list[int] = field(default_factory=list)  # of the last Transpose
@@ -83,27 +112,112 @@ def keys(net: Net) -> Keys:
     }
 
 
-def _differences(steps: list[str], net: Net) -> list[str]:
-    ours = list(_steps(net))
-    for i, (a, b) in enumerate(zip(steps, ours, strict=False)):
-        if a != b:
-            return [f"operation {i + 1} is {a}, not {b}"]
-    return []
+def _differences(steps: list[_Step], net: Net) -> list[str]:
+    """What a graph computes otherwise than a net, as phrases."""
+    layers = [(x, shape) for x, shape in with_inputs(net) if _kind(x)]
+    theirs, ours = [step.kind for step in steps], [_kind(x) for x, _ in layers]
+    phrases: list[str] = []
+    # Layers that follow the last operation are no difference: a graph may end earlier.
+    for _, i, j, k, m in SequenceMatcher(None, theirs, ours, False).get_opcodes():
+        names = ", ".join(x.name for x, _ in layers[k:m])
+        if theirs[i:j] == ours[k:m]:
+            for step, (layer, shape) in zip(steps[i:j], layers[k:m], strict=True):
+                try:
+                    phrases += _departures(step, layer, shape)
+                except Exception:  # a damaged file can have any settings
+                    phrases.append(f"{layer.name} has settings {step.settings}")
+        elif i < j and k < m:
+            phrases.append(f"{', '.join(theirs[i:j])} in place of {names}")
+        elif i < j:
+            before = layers[k - 1][0].name if k else "the images"
+            phrases.append(f"{', '.join(theirs[i:j])} after {before}")
+        elif m < len(layers):
+            phrases.append(f"no {names}")
+    return phrases
 
 
-def _steps(net: Net) -> Iterator[str]:
-    """What a net computes, as `_walk` names it."""
-    for layer in net.layers():
-        if isinstance(layer, Conv):
-            yield f"a convolution of stride {layer.stride}"
-        elif isinstance(layer, Dense | SlidingDense):
-            yield "a matrix product"
-        elif isinstance(layer, Pool) and layer.kind == "max":
-            yield f"pooling {layer.size}/{layer.stride}"
-        elif isinstance(layer, Activation):
-            yield layer.function
-        elif isinstance(layer, LRN):
-            yield f"normalisation over {layer.size} with k {layer.k:g}"
+def _kind(layer: Layer) -> str:
+    """The name of a layer's operation, or "" for dropout."""
+    if isinstance(layer, Conv):
+        return "convolution"
+    if isinstance(layer, Dense | SlidingDense):
+        return "matrix product"
+    if isinstance(layer, Pool):
+        return f"{layer.kind} pooling"
+    if isinstance(layer, LRN):
+        return "normalisation" if layer.over == "maps" else "normalisation over pixels"
+    if isinstance(layer, GlobalAverage):
+        return "average of all pixels"
+    return layer.function if isinstance(layer, Activation) else ""
+
+
+def _departures(step: _Step, layer: Layer, shape: Shape) -> list[str]:
+    """How an operation departs from our layer for inputs of `shape`, as phrases."""
+    pairs: dict[str, tuple[Any, Any]] = {}
+    if isinstance(layer, Conv):
+        pairs = _window(step, layer, shape, layer.pad, layer.ceil)
+        pairs["groups"] = step.settings.get("group", 1), layer.groups
+    elif isinstance(layer, Pool):
+        pairs = _window(step, layer, shape)
+        pairs["size"] = step.settings["kernel_shape"], [layer.size] * 2
+        pairs["padding that counts"] = step.settings.get("count_include_pad", 0), 0
+    elif isinstance(layer, LRN):
+        alpha = step.settings.get("alpha", 1e-4) / step.settings["size"]
+        pairs = {
+            "size": (step.settings["size"], layer.size),
+            "alpha / size": (alpha, layer.alpha),
+            "beta": (step.settings.get("beta", 0.75), layer.beta),
+            "k": (step.settings.get("bias", 1.0), layer.k),
+            "groups": (1, layer.groups),
+        }
+    return [
+        f"{layer.name} has {name} {_text(theirs)}, not {_text(ours)}"
+        for name, (theirs, ours) in pairs.items()
+        if not np.allclose(theirs, ours, rtol=1e-5, atol=0)
+    ]
+
+
+def _text(value: float | int | list[int]) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else f"{value:.6g}"
+
+
+def _window(
+    step: _Step, layer: Conv | Pool, shape: Shape, pad: int = 0, ceil: bool = True
+) -> dict[str, tuple[Any, Any]]:
+    """Strides, dilations and paddings, each of the graph and of the layer.
+
+    The paddings are at the top, left, bottom and right, and have only pixels that a
+    window reads. A negative number means pixels of the image that no window reads.
+    """
+    settings, size, ends = step.settings, layer.size, []
+    strides = settings.get("strides", [1, 1])
+    before, after = _pads(settings, shape, size, strides)
+    for n, p, q, stride in zip(shape[:2], before, after, strides, strict=True):
+        spare = (n + p + q - size) / stride
+        steps = math.ceil(spare) if settings.get("ceil_mode") else math.floor(spare)
+        ends.append(steps * stride + size - p - n)
+    ours = [windows(n, size, layer.stride, pad, ceil)[1] for n in shape[:2]]
+    return {
+        "strides": (strides, [layer.stride] * 2),
+        "dilations": (settings.get("dilations", [1, 1]), [1, 1]),
+        "padding": ([*before, *ends], [pad, pad, *ours]),
+    }
+
+
+def _pads(
+    settings: dict[str, Any], shape: Shape, size: int, strides: list[int]
+) -> tuple[list[int], list[int]]:
+    """The padding before and after each axis."""
+    auto = settings.get("auto_pad", b"NOTSET")
+    if not auto.startswith(b"SAME"):
+        pads = settings.get("pads", [0] * 4) if auto == b"NOTSET" else [0] * 4
+        return pads[:2], pads[2:]
+    sums = [
+        max((-(-n // stride) - 1) * stride + size - n, 0)
+        for n, stride in zip(shape[:2], strides, strict=True)
+    ]
+    less, more = [n // 2 for n in sums], [n - n // 2 for n in sums]
+    return (less, more) if auto == b"SAME_UPPER" else (more, less)
 
 
 def _walk(path: Path, onnx: Any, graph: Any) -> _Found:
@@ -114,23 +228,20 @@ def _walk(path: Path, onnx: Any, graph: Any) -> _Found:
     for i, node in enumerate(graph.node):
         settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         kind = node.op_type
+        is_head = bool(pools) and i > pools[-1]
         if kind == "Transpose":
             found.flat_order = list(settings.get("perm", []))
         if kind in ("Conv", "Gemm", "MatMul"):
-            is_head = bool(pools) and i > pools[-1]
             _weights(found, node, settings, constants, is_head)
-        elif kind == "Add" and found.steps[-1:] == ["a matrix product"]:
+        elif kind == "Add" and found.steps and found.steps[-1].kind == "matrix product":
             found.arrays[f"fc {found.matrices - 1}.bias"] = constants.bias(node)
         elif kind == "BatchNormalization":
             _fold(path, found, node, settings, constants)
-        elif kind in ("Relu", "Tanh"):
-            found.steps.append(kind.lower())
-        elif kind == "MaxPool":
-            stride = settings.get("strides", [1])[0]
-            found.steps.append(f"pooling {settings['kernel_shape'][0]}/{stride}")
-        elif kind == "LRN":
-            k = settings.get("bias", 1.0)
-            found.steps.append(f"normalisation over {settings['size']} with k {k:g}")
+        elif kind in STEPS:
+            # Averages of one pixel: torch's of 7x7 to 7x7, timm's before its last layer
+            is_one = settings.get("kernel_shape") == [1, 1] or found.matrices
+            if not ("Average" in kind and is_one):
+                found.steps.append(_Step(STEPS[kind], settings))
         elif kind not in IGNORED:
             raise ValueError(f"the operation {kind}")
     return found
@@ -190,19 +301,23 @@ def _weights(
         and not settings.get("transB")
     ):
         kernel = kernel.T
+    is_padded = settings.get("auto_pad", b"").startswith(b"SAME")
+    if is_head and (is_padded or any(settings.get("pads", ()))):
+        raise ValueError(f"padding in {node.op_type} after the last pooling")
+    if settings.get("transA"):
+        raise ValueError("a transposed input of a matrix product")
     if {settings.get("alpha", 1.0), settings.get("beta", 1.0)} != {1.0}:
         raise ValueError("alpha or beta of a matrix product is not 1")
     if not is_head:
         name = f"conv {found.convolutions}"
         found.convolutions += 1
-        stride = settings.get("strides", [1])[0]
-        found.steps.append(f"a convolution of stride {stride}")
+        found.steps.append(_Step("convolution", settings))
     else:
         name = f"fc {found.matrices}"
         if not found.matrices and found.flat_order == MAPS_LAST:
             kernel = _maps_first(found, kernel)
         found.matrices += 1
-        found.steps.append("a matrix product")
+        found.steps.append(_Step("matrix product", settings))
     found.arrays[f"{name}.weight"] = kernel
     found.arrays[f"{name}.bias"] = np.zeros(len(kernel)) if bias is None else bias
 
@@ -217,7 +332,7 @@ def _maps_first(found: _Found, kernel: np.ndarray) -> np.ndarray:
 def _fold(
     path: Path, found: _Found, node: Any, settings: Any, constants: _Constants
 ) -> None:
-    if not found.steps or not found.steps[-1].startswith("a convolution"):
+    if not found.steps or found.steps[-1].kind != "convolution":
         raise ValueError("BatchNormalization that follows no convolution")
     name = f"conv {found.convolutions - 1}"
     arrays = map(constants.get, node.input[1:5])

@@ -24,7 +24,7 @@ sys.path.append(str(ROOT / "tests"))
 from weight_files import (
     caffemodel,
     keras_layers,
-    onnx_vgg,
+    onnx_graph,
     random_arrays,
     torch_state,
     write_keras,
@@ -85,7 +85,7 @@ def _write(kind: str, path: Path) -> None:
     elif kind.startswith("keras"):
         write_keras(path, keras_layers(NET, arrays), kind[-1])
     elif kind == "onnx":
-        onnx_vgg(NET, arrays).write(path)
+        onnx_graph(NET, arrays).write(path)
     elif kind == "torch":
         import torch
 
