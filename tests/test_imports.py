@@ -18,7 +18,7 @@ LEVELS = (
     {"models.net"},
     {"models.alexnet", "models.vgg", "models.cifar"},
     {"models"},
-    {"models.summary", "config"},
+    {"models.summary", "config", "perceptual"},
     {"recipes", "augment", "optim", "data.sources", "models.parallel"},
     {"data.batches", "sharding", "hosts", "run", "log"},
     {"step", "checkpoint"},
