@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Num
 
 from alexvgg_jax.errors import InputError
@@ -154,7 +155,7 @@ def net_input(
         raise InputError(f"range {range}: choose from {', '.join(map(str, RANGES))}")
     if jnp.issubdtype(images.dtype, jnp.integer) and high != 255:
         raise InputError(f"range {range}: images of {images.dtype} are in (0, 255)")
-    if not isinstance(images, jax.core.Tracer) and images.size:
+    if not isinstance(images, Tracer) and images.size:
         with jax.ensure_compile_time_eval():  # constants inside of `jit`
             least, most = float(images.min()), float(images.max())
         if not (low <= least and most <= high):

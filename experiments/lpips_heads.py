@@ -22,7 +22,7 @@ FOLDER = Path(perceptual.__file__).parent
 
 def main() -> None:
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         package = importlib.metadata.distribution("lpips")
     except ImportError as error:

@@ -43,6 +43,7 @@ from alexvgg_jax.perceptual import (
     grams,
     style_distance,
 )
+from alexvgg_jax.step import compiler_options
 
 Picture = Float[Array, "1 height width 3"]  # RGB, 0 to 255
 
@@ -62,7 +63,7 @@ class Options:
 
 class Painted(NamedTuple):
     image: Picture
-    loss: float  # before the last step
+    loss: float
 
 
 class Targets(NamedTuple):
@@ -93,32 +94,36 @@ def paint(
     steps: int,
     style: float,
 ) -> Iterator[Painted]:
-    """Yield the image after each step."""
-    optimizer = optax.lbfgs()
+    """Yield the image after each step.
 
-    @jax.jit
-    def step(image, state, params, goal):
-        def loss(image):
-            found = features(net, params, image, CONTENT + STYLE, range=(0, 255))
-            found = _scaled(found, goal.scale)
-            content = {layer: found[layer] for layer in CONTENT}
-            styles = grams({layer: found[layer] for layer in STYLE})
-            distances = (
-                content_distance(content, goal.content),
-                style * style_distance(styles, goal.style),
-            )
-            return jnp.stack(distances).sum()
+    A step that would raise the loss is halved, up to ten times. If that fails, L-BFGS
+    forgets what it knows of the curvature.
+    """
 
-        value, slope = optax.value_and_grad_from_state(loss)(image, state=state)
-        change, state = optimizer.update(
-            slope, state, image, value=value, grad=slope, value_fn=loss
-        )
-        return optax.apply_updates(image, change), state, value
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    @jax.value_and_grad
+    def loss(image, params, goal):
+        found = features(net, params, image, CONTENT + STYLE, range=(0, 255))
+        found = _scaled(found, goal.scale)
+        content = content_distance({k: found[k] for k in CONTENT}, goal.content)
+        styles = grams({layer: found[layer] for layer in STYLE})
+        return (content + style * style_distance(styles, goal.style)).sum()
 
     goal = jax.jit(functools.partial(targets, net))(params, photo, painting)
-    image, state = photo, optimizer.init(photo)
+    lbfgs = optax.scale_by_lbfgs()
+    direction = jax.jit(lbfgs.update)
+    image, state = photo, lbfgs.init(photo)
+    value, slope = loss(image, params, goal)
     for _ in range(steps):
-        image, state, value = step(image, state, params, goal)
+        change, state = direction(slope, state, image)
+        for halvings in range(11):
+            moved = image - change / 2**halvings
+            moved_value, moved_slope = loss(moved, params, goal)
+            if moved_value < value:
+                image, value, slope = moved, moved_value, moved_slope
+                break
+        else:
+            state = lbfgs.init(image)
         yield Painted(image, float(value))
 
 
