@@ -15,6 +15,7 @@ Data flows through these files, from top to bottom:
     loop, progress  training from start to end; where a run is
 
     weights         trained weights of other libraries, in and out
+    perceptual      LPIPS, content and style: how different images look to a net
     commands        the larger commands of the command line
 
 What they rest on:
@@ -23,7 +24,6 @@ What they rest on:
     errors, files   one-line errors; files written completely or not at all
     models.layers   the layers; models.operations their arithmetic, models.cpu on CPUs
     models.net      init, apply, Flax module; alexnet, vgg, cifar: the nets
-    perceptual      LPIPS, content and style: how different images look to a net
     models.summary  what a net costs; models.parallel: a net split over devices
     sharding, hosts which device holds which array; joining several hosts
     run, checkpoint a run's folder and its checkpoints; log: what a run shows

@@ -1,6 +1,7 @@
 """How different images look to a net: LPIPS, content loss and style loss.
 
-    net = models.build("vgg-d")  # with trained parameters
+    net = models.build("vgg-d")
+    params, provenance = weights.load("vgg16.pth", net)
     distances = lpips(net, params, images, others, range=(0, 255))
 
 `lpips`, `content_loss` and `style_loss` give one number for each pair of images. If one
@@ -42,14 +43,16 @@ from alexvgg_jax.models.alexnet import OneWeirdTrick
 from alexvgg_jax.models.cpu import at_least_float32
 from alexvgg_jax.models.net import Features, Net, Params
 from alexvgg_jax.models.vgg import VGG
+from alexvgg_jax.weights.provenance import TORCH
 
 Images = Num[Array | np.ndarray, "batch height width 3"]
 Range = tuple[int, int]  # of the pixels: black and white
 Heads = dict[str, Float[Array, "maps"]]  # layer -> the weight of each map
 Grams = dict[str, Float[Array, "batch maps maps"]]
+Mean = Float[Array | np.ndarray, "3"]  # the colour that is subtracted from RGB
 
 RANGES: tuple[Range, ...] = ((0, 255), (-1, 1), (0, 1))
-MEAN = (123.675, 116.28, 103.53)  # of ImageNet's training images, as torchvision has it
+MEAN = np.array(TORCH.mean)  # of torchvision's weights
 CONTENT = ("relu4_2",)  # Gatys et al. 2016: of VGG-19; VGG-16 has them too
 STYLE = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -91,7 +94,7 @@ def content_loss(
     *,
     range: Range,
     layers: Sequence[str] = CONTENT,
-    mean: Sequence[float] = MEAN,
+    mean: Mean = MEAN,
 ) -> Float[Array, "batch"]:
     """`content_distance` of each pair of images. Raises what `features` raises."""
     ours, theirs = (
@@ -109,7 +112,7 @@ def style_loss(
     *,
     range: Range,
     layers: Sequence[str] = STYLE,
-    mean: Sequence[float] = MEAN,
+    mean: Mean = MEAN,
 ) -> Float[Array, "batch"]:
     """`style_distance` of each pair of images, which may differ in size. Raises what
     `features` raises."""
@@ -127,9 +130,10 @@ def features(
     layers: Sequence[str],
     *,
     range: Range,
-    mean: Sequence[float] = MEAN,
+    mean: Mean = MEAN,
 ) -> Features:
-    """Layer -> its output, for images of `range`; `mean` is what the weights expect.
+    """Layer -> its output, for images of `range`; `mean` is `provenance.mean` of
+    their weights.
 
     `params` may lack the layers after the last of `layers`. Raises InputError for
     another range than those of RANGES, for images that are not in it (they are checked
@@ -145,7 +149,7 @@ def features(
 
 
 def net_input(
-    images: Images, range: Range, mean: Sequence[float] = MEAN
+    images: Images, range: Range, mean: Mean = MEAN
 ) -> Float[Array, "batch height width 3"]:
     """Images from 0 to 255 with the mean subtracted. Raises what `features` raises."""
     low, high = range

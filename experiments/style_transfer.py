@@ -5,20 +5,19 @@ shall stay those of the photograph, and the Gram matrices of five layers become 
 the other picture. As in the paper, pooling takes averages, and features are scaled to a
 mean of 1. Here that is each layer's mean over the picture that sets the target.
 
-    python experiments/style_transfer.py photo.jpg painting.jpg --weights FILE
+    python experiments/style_transfer.py photo.jpg painting.jpg --weights vgg16.pth
 
-FILE has the trained convolutions of VGG-16 (`--net vgg-e`: VGG-19). 200 steps at 256
-pixels take four minutes on two CPU cores.
+`--weights` takes what `weights.load` takes: a file of torchvision, Keras, Caffe or ONNX,
+or `timm/vgg16.tv_in1k`, which is downloaded once (528 MB). Any VGG will do, also one
+without its fully-connected layers. Without pictures, two of scikit-learn's are used.
 """
 
 import functools
-import json
-import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import jax
@@ -28,32 +27,39 @@ import optax
 import tyro
 from jaxtyping import Array, Float
 from rich.progress import track
+from sklearn.datasets import load_sample_image
 
-from alexvgg_jax.data.decode import decode, read_file
+from alexvgg_jax import weights
+from alexvgg_jax.data.decode import decode, fit, read_file
 from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.files import write_bytes
-from alexvgg_jax.models import Features, Net, Params, build
-from alexvgg_jax.models.layers import Conv, Pooling
+from alexvgg_jax.models import Features, Net, Params
+from alexvgg_jax.models.layers import Pooling
+from alexvgg_jax.models.vgg import VGG
 from alexvgg_jax.perceptual import (
     CONTENT,
     STYLE,
     Grams,
+    Mean,
     content_distance,
     features,
     grams,
     style_distance,
 )
 from alexvgg_jax.step import compiler_options
+from alexvgg_jax.weights import Input
 
 Picture = Float[Array, "1 height width 3"]  # RGB, 0 to 255
 
 
 @dataclass(frozen=True)
 class Options:
-    photo: tyro.conf.Positional[Path]  # its content; the square in its centre is used
-    painting: tyro.conf.Positional[Path]  # its style
-    weights: Path | None = None  # safetensors with torchvision's names
-    net: Literal["vgg-d", "vgg-e"] = "vgg-d"
+    # The content: the square in the picture's centre. By default china.jpg.
+    photo: tyro.conf.Positional[Path | None] = None
+    # The style: the square in the picture's centre. By default flower.jpg.
+    painting: tyro.conf.Positional[Path | None] = None
+    weights: str = ""  # of a VGG: a file, or timm/vgg16.tv_in1k of the Hugging Face Hub
+    input: Input | None = None  # that the file's net takes, if its format does not tell
     pool: Pooling = "average"
     size: int = 256  # pixels a side
     steps: int = 200  # of L-BFGS
@@ -72,10 +78,12 @@ class Targets(NamedTuple):
     scale: dict[str, Array]  # layer -> the mean of its features
 
 
-def targets(net: Net, params: Params, photo: Picture, painting: Picture) -> Targets:
-    """Return what the image's features are compared with."""
+def targets(
+    net: Net, params: Params, mean: Mean, photo: Picture, painting: Picture
+) -> Targets:
+    """What the image's features are compared with."""
     content, style = (
-        features(net, params, picture, layers, range=(0, 255))
+        features(net, params, picture, layers, range=(0, 255), mean=mean)
         for picture, layers in ((photo, CONTENT), (painting, STYLE))
     )
     scale = {layer: x.mean() for layer, x in (content | style).items()}
@@ -89,12 +97,13 @@ def _scaled(found: Features, scale: dict[str, Array]) -> Features:
 def paint(
     net: Net,
     params: Params,
+    mean: Mean,
     photo: Picture,
     painting: Picture,
     steps: int,
     style: float,
 ) -> Iterator[Painted]:
-    """Yield the image after each step.
+    """The image after each step; `mean` is the colour that the weights expect.
 
     A step that would raise the loss is halved, up to ten times. If that fails, L-BFGS
     forgets what it knows of the curvature.
@@ -103,13 +112,14 @@ def paint(
     @functools.partial(jax.jit, compiler_options=compiler_options())
     @jax.value_and_grad
     def loss(image, params, goal):
-        found = features(net, params, image, CONTENT + STYLE, range=(0, 255))
+        layers = CONTENT + STYLE
+        found = features(net, params, image, layers, range=(0, 255), mean=mean)
         found = _scaled(found, goal.scale)
         content = content_distance({k: found[k] for k in CONTENT}, goal.content)
         styles = grams({layer: found[layer] for layer in STYLE})
         return (content + style * style_distance(styles, goal.style)).sum()
 
-    goal = jax.jit(functools.partial(targets, net))(params, photo, painting)
+    goal = jax.jit(targets, static_argnums=0)(net, params, mean, photo, painting)
     lbfgs = optax.scale_by_lbfgs()
     direction = jax.jit(lbfgs.update)
     image, state = photo, lbfgs.init(photo)
@@ -127,58 +137,36 @@ def paint(
         yield Painted(image, float(value))
 
 
-def read_picture(path: Path, size: int) -> Picture:
-    """Return the square in the centre of a picture."""
-    pixels = decode(read_file(path), str(path), size)
+def read_picture(path: Path | None, default: str, size: int) -> Picture:
+    """The square in the centre of a picture, or of a photograph of scikit-learn."""
+    if path is None:
+        pixels = fit(load_sample_image(default), size)
+    else:
+        pixels = decode(read_file(path), str(path), size)
     return jnp.asarray(pixels, jnp.float32)[None]
-
-
-def read_weights(path: Path, net: Net) -> Params:
-    """Return the convolutions in a safetensors file with torchvision's names."""
-    content = read_file(path)
-    try:
-        start = 8 + int.from_bytes(content[:8], "little")
-        entries = json.loads(content[8:start])
-        kinds = {"F32": np.float32, "F16": np.float16}
-
-        def read(name: str) -> Array:
-            entry = entries[name]
-            at = start + entry["data_offsets"][0]
-            shape, kind = entry["shape"], kinds[entry["dtype"]]
-            array = np.frombuffer(content, kind, math.prod(shape), at).reshape(shape)
-            return jnp.asarray(array.astype(np.float32))
-
-        names = [n for n in entries if n.startswith("features.") and "weight" in n]
-        names.sort(key=lambda name: int(name.split(".")[1]))
-        layers = [layer for layer in net.layers() if isinstance(layer, Conv)]
-        return {
-            layer.name: {
-                "kernel": read(name).transpose(2, 3, 1, 0),
-                "bias": read(name.replace("weight", "bias")),
-            }
-            for layer, name in zip(layers, names, strict=True)
-        }
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path}: no safetensors of this VGG: {error}") from None
 
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    if options.weights is None:
+    if not options.weights:
         raise InputError(
-            "--weights FILE: fetch model.safetensors of timm/vgg16.tv_in1k from the "
-            "Hugging Face Hub (528 MB)"
+            "--weights FILE: a file with a trained VGG, or timm/vgg16.tv_in1k to "
+            "download it (528 MB)"
         )
     if options.steps < 1:
         raise InputError(f"--steps {options.steps}: at least 1")
+    if options.size < 32:
+        raise InputError(f"--size {options.size}: at least 32")
     if options.out.suffix != ".png":
         raise InputError(f"--out {options.out}: the picture is a .png")
-    net = build(options.net, pool=options.pool)
-    params = read_weights(options.weights, net)
-    photo, painting = (
-        read_picture(path, options.size) for path in (options.photo, options.painting)
-    )
-    steps = paint(net, params, photo, painting, options.steps, options.style)
+    photo = read_picture(options.photo, "china.jpg", options.size)
+    painting = read_picture(options.painting, "flower.jpg", options.size)
+    net, params, provenance = weights.load_net(options.weights, input=options.input)
+    if not isinstance(net, VGG):
+        raise InputError(f"{options.weights}: not of a VGG")
+    net = replace(net, pool=options.pool)
+    mean = provenance.mean.reshape(-1, 3).mean(axis=0)  # that of a run is an image
+    steps = paint(net, params, mean, photo, painting, options.steps, options.style)
     (painted,) = deque(track(steps, "painting", options.steps), maxlen=1)
     pixels = np.asarray(painted.image[0]).clip(0, 255).round().astype(np.uint8)
     _, png = cv2.imencode(".png", pixels[..., ::-1])

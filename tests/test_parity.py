@@ -3,6 +3,7 @@ the extra `parity` has them."""
 
 import functools
 import json
+import re
 import zipfile
 
 import jax
@@ -150,7 +151,7 @@ def test_a_zip_bomb_is_one_line(tmp_path):
         ("vgg-d", "vgg", "float64", (35, 50)),
     ],
 )
-def test_lpips(name, their_name, precision, size):
+def test_lpips(name, their_name, precision, size, tmp_path):
     """Values, maps and gradients of the image for images from -1 to 1: 1e-5."""
     lpips = pytest.importorskip("lpips")
     torch.manual_seed(0)
@@ -166,12 +167,13 @@ def test_lpips(name, their_name, precision, size):
     theirs.spatial = True
     their_maps = theirs(x, y).detach().numpy()[:, 0]
 
+    # slice1.0.weight is features.0.weight of torchvision
+    state = theirs.net.float().state_dict()
+    state = {re.sub(r"slice\d", "features", name): x for name, x in state.items()}
+    torch.save(state, tmp_path / "a.pth")
     with jax.enable_x64(precision == "float64"):
         net = build(name)
-        params = theirs_in_our_layout(net, theirs.net, strict=False)
-        deviation = theirs.scaling_layer.scale.numpy().reshape(3) / 2
-        folded = params["conv1" if "conv1" in params else "conv1_1"]
-        folded["kernel"] /= jnp.asarray(255 * deviation)[None, None, :, None]
+        params, _ = weights.load(tmp_path / "a.pth", net)
         distance = functools.partial(perceptual.lpips, net, params, range=(-1, 1))
         values = jax.jit(distance)(a, b)
         maps = jax.jit(functools.partial(distance, spatial=True))(a, b)
