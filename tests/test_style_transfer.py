@@ -64,7 +64,7 @@ def test_pictures_of_scikit_learn(monkeypatch, tmp_path):
     write_weights(tmp_path / "vgg.safetensors", NET)
     with pytest.raises(TypeError):  # nothing is painted
         command(monkeypatch, "--weights", tmp_path / "vgg.safetensors")
-    (_, _, _, photo, painting, steps, _), = found
+    ((_, _, _, photo, painting, steps, _),) = found
     assert photo.shape == painting.shape == (1, 256, 256, 3) and steps == 200
     assert abs(photo - painting).mean() > 10
 
