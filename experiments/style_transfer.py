@@ -9,7 +9,7 @@ mean of 1. Here that is each layer's mean over the picture that sets the target.
 
 `--weights` takes what `weights.load` takes: a file of torchvision, Keras, Caffe or
 ONNX, or `timm/vgg16.tv_in1k`, which is downloaded once (528 MB). Any VGG will do, also
-one without its fully-connected layers. Without pictures, two of scikit-learn's are used.
+one without its fully-connected layers. Without pictures, it uses two of scikit-learn's.
 """
 
 import functools
