@@ -15,6 +15,7 @@ Data flows through these files, from top to bottom:
     loop, progress  training from start to end; where a run is
 
     weights         trained weights of other libraries, in and out
+    perceptual      LPIPS, content and style: how different images look to a net
     commands        the larger commands of the command line
 
 What they rest on:

@@ -25,7 +25,7 @@ LEVELS = (
     {"prepare", "memory", "ledger", "progress"},
     {"evaluate"},
     {"weights.provenance", "weights.wire", "weights.hub"},
-    {"weights.stored", "weights.export"},
+    {"weights.stored", "weights.export", "perceptual"},
     {"weights.ours", "weights.torchvision", "weights.keras", "weights.caffe"},
     {"weights.onnx"},
     {"weights"},

@@ -52,7 +52,7 @@ def parameters(net, module):
     [
         ("alexnet-paper", {"width": 0.25, "inverted_dropout": True}),  # as torch's
         ("alexnet-owt", {"activation": "tanh"}),
-        ("vgg-a", {"width": 0.25}),
+        ("vgg-a", {"width": 0.25, "pool": "average"}),
         ("cifar-18pct", {}),
         ("cifar-11pct", {}),
     ],

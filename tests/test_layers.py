@@ -417,6 +417,18 @@ def test_pooling(height, width, size, stride, kind, rng):
 
 @POOLS
 @KINDS
+def test_pooling_of_complete_windows(height, width, size, stride, kind, rng):
+    """As in PyTorch: pixels that no complete window sees are left out."""
+    x = rng.normal(size=(2, height, width, 3))
+    layer = Pool("pool", size, stride, kind, ceil=False)
+    op = {"max": "MaxPool", "average": "AveragePool"}[kind]
+    theirs = by_onnx(op, x, kernel_shape=[size] * 2, strides=[stride] * 2, ceil_mode=0)
+    assert_close(compute(layer, x), theirs)
+    assert layer.output(x.shape[1:]) == theirs.shape[1:]
+
+
+@POOLS
+@KINDS
 def test_gradient_of_pooling(height, width, size, stride, kind, rng):
     """AlexNet §3.4: central differences in float64, far from any tie."""
     x = rng.permutation(np.arange(2.0 * height * width)).reshape(1, height, width, 2)

@@ -104,6 +104,16 @@ def test_one_by_one_convolutions():
         assert d[name]["kernel"].shape[:2] == (3, 3)
 
 
+@pytest.mark.parametrize("clipped", [False, True])
+def test_dense_heads_have_the_same_parameters(clipped):
+    """VGG §3.2: also where 80 pixels leave 3x3 or, of complete windows, 2x2."""
+    switches = {"image_size": 80, "clip_windows": clipped}
+    shapes = build("vgg-a", **switches).param_shapes()
+    assert build("vgg-a", head="dense", **switches).param_shapes() == shapes
+    side = 2 if clipped else 3
+    assert shapes["fc6"]["kernel"].shape == (side**2 * 512, 4096)
+
+
 @pytest.mark.parametrize("name", ["vgg-a", "vgg-d", "vgg-e"])
 def test_vgg_shapes(name):
     """VGG Table 1: the maps of 224 pixels, halved after each of five blocks."""

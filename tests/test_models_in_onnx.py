@@ -288,7 +288,7 @@ ONE_WEIRD_TRICK = (
     + relu("relu2", "conv2")
     + pool("pool2", "relu2")
     + after_pool2(groups=(1, 1, 1), scale=1.0)
-)
+).replace("ceil_mode = 1", "ceil_mode = 0")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ ONE_WEIRD_TRICK = (
         ("alexnet-source", SOURCE, 76),
         ("alexnet-caffe", CAFFE, 78),  # 3 pixels that no whole window sees
         ("alexnet-caffenet", CAFFENET, 79),
-        ("alexnet-owt", ONE_WEIRD_TRICK, 80),
+        ("alexnet-owt", ONE_WEIRD_TRICK, 100),  # pool1 leaves out a pixel
         ("alexnet-small", small(), 28),
     ],
     ids=short,
@@ -453,6 +453,20 @@ def test_vgg(name):
     """
     features = vgg(TABLE1[name], norm=name == "vgg-a-lrn")
     assert_agrees(name, features + head(scale=1.0), 33, width=0.125)
+
+
+@pytest.mark.parametrize(
+    "switches, op, other",
+    [
+        ({"pool": "average"}, "MaxPool", "AveragePool"),
+        ({"clip_windows": True}, "ceil_mode = 1", "ceil_mode = 0"),
+    ],
+    ids=str,
+)
+def test_pooling_of_vgg(switches, op, other):
+    """Of 33 pixels, 2x2 are left in pool5, or 1x1 of complete windows."""
+    layers = (vgg(TABLE1["vgg-a"]) + head(scale=1.0)).replace(op, other)
+    assert_agrees("vgg-a", layers, 33, width=0.125, **switches)
 
 
 @pytest.mark.parametrize("size", [64, 90])

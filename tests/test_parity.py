@@ -1,7 +1,9 @@
-"""The same nets in torchvision, on random weights; the extra `parity` has it."""
+"""The same nets in torchvision, and LPIPS in the package `lpips`, on random weights;
+the extra `parity` has them."""
 
 import functools
 import json
+import re
 import zipfile
 
 import jax
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from alexvgg_jax import weights
+from alexvgg_jax import perceptual, weights
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import build
 
@@ -139,6 +141,49 @@ def test_a_zip_bomb_is_one_line(tmp_path):
         weights.load(tmp_path / "a.pth", build("vgg-a"))
 
 
+@pytest.mark.filterwarnings("ignore")  # lpips calls torchvision as it was
+@pytest.mark.parametrize(
+    "name, their_name, precision, size",
+    [
+        ("alexnet-owt", "alex", "float32", (64, 64)),
+        ("alexnet-owt", "alex", "float64", (67, 90)),
+        ("vgg-d", "vgg", "float32", (32, 32)),
+        ("vgg-d", "vgg", "float64", (35, 50)),
+    ],
+)
+def test_lpips(name, their_name, precision, size, tmp_path):
+    """Values, maps and gradients of the image for images from -1 to 1: 1e-5."""
+    lpips = pytest.importorskip("lpips")
+    torch.manual_seed(0)
+    theirs = lpips.LPIPS(net=their_name, pnet_rand=True, verbose=False)
+    theirs = theirs.to(getattr(torch, precision))
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-1, 1, (2, 2, *size, 3)).astype(precision)
+
+    x, y = (torch.tensor(z.transpose(0, 3, 1, 2)) for z in (a, b))
+    x.requires_grad = True
+    their_values = theirs(x, y)
+    their_values.sum().backward()
+    theirs.spatial = True
+    their_maps = theirs(x, y).detach().numpy()[:, 0]
+
+    # slice1.0.weight is features.0.weight of torchvision
+    state = theirs.net.float().state_dict()
+    state = {re.sub(r"slice\d", "features", name): x for name, x in state.items()}
+    torch.save(state, tmp_path / "a.pth")
+    with jax.enable_x64(precision == "float64"):
+        net = build(name)
+        params, _ = weights.load(tmp_path / "a.pth", net)
+        distance = functools.partial(perceptual.lpips, net, params, range=(-1, 1))
+        values = jax.jit(distance)(a, b)
+        maps = jax.jit(functools.partial(distance, spatial=True))(a, b)
+        slope = jax.jit(jax.grad(lambda a: distance(a, b).sum()))(jnp.asarray(a))
+    assert_close(values, their_values.detach().numpy().reshape(2), 1e-5)
+    assert_close(maps, their_maps, 1e-5)
+    assert_close(slope, x.grad.numpy().transpose(0, 2, 3, 1), 1e-5)
+
+
 def assert_close(ours, theirs, relative):
+    ours = np.asarray(ours)  # in float64 if it is
     assert ours.shape == theirs.shape
     assert np.linalg.norm(ours - theirs) < relative * np.linalg.norm(theirs)

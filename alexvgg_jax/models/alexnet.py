@@ -181,7 +181,7 @@ class OneWeirdTrick(Net):
     """One weird trick: AlexNet in one tower and without LRN, as in torchvision.
 
     (224, 224, 3) -> (classes,). Dropout comes before fc6 and fc7. Weights start from
-    N(0, 0.01^2), biases from 0.
+    N(0, 0.01^2), biases from 0. Only complete windows count.
     """
 
     activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
@@ -191,17 +191,17 @@ class OneWeirdTrick(Net):
         return (
             Conv("conv1", 64, 11, stride=4, pad=2, ceil=False),
             activation(self.activation, "1"),
-            Pool("pool1"),
+            Pool("pool1", ceil=False),
             Conv("conv2", 192, 5, pad=2),
             activation(self.activation, "2"),
-            Pool("pool2"),
+            Pool("pool2", ceil=False),
             Conv("conv3", 384, 3, pad=1),
             activation(self.activation, "3"),
             Conv("conv4", 256, 3, pad=1),
             activation(self.activation, "4"),
             Conv("conv5", 256, 3, pad=1),
             activation(self.activation, "5"),
-            Pool("pool5"),
+            Pool("pool5", ceil=False),
             Dropout("drop6", self.dropout, inverted=True),
             Dense("fc6", 4096),
             activation(self.activation, "6"),

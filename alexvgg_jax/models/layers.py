@@ -41,6 +41,7 @@ LayerParams = Mapping[str, Array]  # "kernel" and "bias", or nothing
 # Deviation of N(0, std^2); Glorot's uniform; He's N(0, 2 / inputs), for ReLU.
 Init = float | Literal["glorot", "he"]
 Activations = Literal["relu", "tanh"]
+Pooling = Literal["max", "average"]
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,11 @@ class Weighted(Layer):
         raise NotImplementedError
 
 
-def _positions(shape: Shape, size: int, stride: int, pad: int = 0) -> Shape:
+def _positions(
+    shape: Shape, size: int, stride: int, pad: int = 0, ceil: bool = True
+) -> Shape:
     """How many windows cover an image, down and across."""
-    return tuple(windows(n, size, stride, pad)[0] for n in shape[:2])
+    return tuple(windows(n, size, stride, pad, ceil)[0] for n in shape[:2])
 
 
 @dataclass(frozen=True)
@@ -392,15 +395,18 @@ class Pool(Layer):
     """AlexNet §3.4: max or average pooling, overlapping if size > stride.
 
     (H, W, C) -> (H', W', C). A window that reads beyond the border ignores the missing
-    pixels: the average divides by the pixels it saw (`conv_util.cuh`, AvgPooler).
+    pixels: the average divides by the pixels it saw (`conv_util.cuh`, AvgPooler). With
+    `ceil=False` (PyTorch, Keras) only complete windows count.
     """
 
     size: int = 3
     stride: int = 2
-    kind: Literal["max", "average"] = "max"
+    kind: Pooling = "max"
+    ceil: bool = True
 
     def output(self, shape: Shape) -> Shape:
-        return (*_positions(shape, self.size, self.stride), shape[-1])
+        rows, columns = _positions(shape, self.size, self.stride, ceil=self.ceil)
+        return rows, columns, shape[-1]
 
     @property
     def window(self) -> tuple[int, int]:
@@ -409,6 +415,9 @@ class Pool(Layer):
     def forward(
         self, params: LayerParams, x: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch rows columns maps"]:
+        if not self.ceil:  # leave out the pixels that no complete window sees
+            rows, columns = (n - (n - self.size) % self.stride for n in x.shape[1:3])
+            x = x[:, :rows, :columns]
         if self.kind == "max":
             return max_pool(x, self.size, self.stride)
         exact = at_least_float32(x)

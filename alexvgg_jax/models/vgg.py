@@ -1,5 +1,6 @@
 """VGG as in table 1 of the paper: five blocks of 3x3 convolutions, and a head."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from alexvgg_jax.models.layers import (
     Init,
     Layer,
     Pool,
+    Pooling,
     SlidingDense,
     activation,
 )
@@ -62,11 +64,16 @@ class VGG(Net):
     size from `image_size` up, and the logits are the mean of the class score map "fc8".
     The parameters are the same as with `head="fc"`. "gap" averages the maps of pool5,
     as GoogLeNet does, and has no hidden fully-connected layers and no dropout.
+
+    Pooling covers the whole image. PyTorch and Keras have `clip_windows`, which differs
+    for sides that are no multiples of 32.
     """
 
     column: Literal["A", "B", "B 5x5", "C", "D", "E"] = "D"  # of Table 1
     lrn: bool = False  # normalise after conv1_1
     activation: Activations = "relu"  # or tanh, which AlexNet §3.1 compares
+    pool: Pooling = "max"  # average: for style transfer (Gatys et al. 2016)
+    clip_windows: bool = False  # drop a last window where the image ends first
     head: Literal["fc", "dense", "gap"] = "fc"  # gap: global average pooling
     width: float = 1.0  # factor of the kernels and hidden units, for small data
     dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
@@ -95,7 +102,8 @@ class VGG(Net):
                 ]
                 if self.lrn and name == "1_1":
                     layers.append(LRN("norm1_1"))
-            layers.append(Pool(f"pool{block}", size=2, stride=2))
+            ceil = not self.clip_windows
+            layers.append(Pool(f"pool{block}", 2, 2, kind=self.pool, ceil=ceil))
         return layers
 
     def _head(self) -> list[Layer]:
@@ -104,9 +112,10 @@ class VGG(Net):
                 GlobalAverage("average"),
                 Dense("fc8", self.classes, init=self._init),
             ]
-        hidden = self._wide(4096)
+        hidden, side = self._wide(4096), self.image_size / 32
+        size = math.floor(side) if self.clip_windows else math.ceil(side)
         return [
-            self._connected("fc6", hidden, size=-(-self.image_size // 32)),
+            self._connected("fc6", hidden, size),
             activation(self.activation, "6"),
             Dropout("drop6", self.dropout, inverted=True),
             self._connected("fc7", hidden),

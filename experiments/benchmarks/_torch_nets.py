@@ -70,7 +70,7 @@ def translate(layer: ours.Layer, shape: ours.Shape) -> nn.Module:
             return _normalisation(layer)
         case ours.Pool(kind=kind):
             pool = nn.MaxPool2d if kind == "max" else nn.AvgPool2d
-            return pool(layer.size, layer.stride, ceil_mode=True)
+            return pool(layer.size, layer.stride, ceil_mode=layer.ceil)
         case ours.Dropout():
             return nn.Dropout(layer.rate)
     raise TypeError(f"{layer.name}: not in torch")
