@@ -62,15 +62,22 @@ def _summary(results: Sequence[Result]) -> str:
     findings = _findings(results)
     words = Counter(finding.verdict.word for _, finding in findings.values())
     words["not tested"] += len(paper.CLAIMS) - len(findings)
-    counts = ", ".join(f"**{words[word]} {word}**" for word in WORDS)
-    lines = [f"Of {len(paper.CLAIMS)} claims: {counts}."]
+    counts = ", ".join(f"{word} **{words[word]}**" for word in WORDS)
+    lines = [f"{len(paper.CLAIMS)} claims: {counts}."]
     if not any(t.startswith("VGG") and r.records for t, (r, _) in findings.items()):
         lines.append("VGG's claims about errors are not measured yet.")
     if any("JPEG" in record.data["set"] for r in results for record in r.records):
-        lines.append(
-            "Our CIFAR-10 figures are from a JPEG copy of it, not from the original."
-        )
+        exact = [t for t, (r, f) in findings.items() if _on_exact_cifar10(r, f)]
+        other = f", except those of {', '.join(exact)}" if exact else ""
+        lines.append(f"Figures of CIFAR-10 are from a JPEG copy of it{other}.")
     return "\n".join(lines)
+
+
+def _on_exact_cifar10(result: Result, finding: Finding) -> bool:
+    """Whether a finding is from CIFAR-10 without loss of detail."""
+    arms = (result.arms[arm] for arm in finding.arms or result.arms)
+    sets = {record.data["set"] for records in arms for record in records}
+    return bool(sets) and all("cifar10" in s and "JPEG" not in s for s in sets)
 
 
 def scoreboard(results: Sequence[Result], links: bool = False) -> str:

@@ -56,10 +56,10 @@ def test_a_claim_and_its_experiment_are_on_the_page():
 def test_the_scoreboard_counts_every_claim_once():
     board = page.scoreboard([pool(-5.0)])
     assert (
-        "**0 agrees**, **0 sign only**, **1 contradicts here**, **0 undecided**, "
+        "agrees **0**, sign only **0**, contradicts here **1**, undecided **0**, "
         in board
     )
-    assert "**42 not tested**" in board
+    assert "not tested **42**" in board
     assert "VGG's claims about errors are not measured yet" in board
     lines = [line for line in board.splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + len(paper.CLAIMS)
@@ -74,7 +74,12 @@ def test_a_jpeg_copy_is_named():
         made.record(experiment, arm, seed, data=data) for arm in arms for seed in (0, 1)
     ]
     shown = page.render([result_of(experiment, records)], {})
-    assert "from a JPEG copy" in shown
+    assert "from a JPEG copy of it." in shown
+    exact = [made.record(experiment, arm, seed) for arm in arms for seed in (0, 1)]
+    assert "JPEG" not in page.render([result_of(experiment, exact)], {})
+    other = result_of(alexnet_pool.EXPERIMENT, pool(5.0).records)
+    both = page.render([result_of(experiment, records), other], {})
+    assert "copy of it, except those of AlexNet §3.4." in both
     assert "converted from older result files" in shown
 
 
