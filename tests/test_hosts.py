@@ -276,8 +276,10 @@ def test_a_picture_that_breaks_ends_both(one_host, tmp_path, images, where):
     finally:
         picture.write_bytes(content)
     printed = [host.log.read_text() for host in hosts]
-    print(ends, *printed, sep="\n=====\n")
-    assert 0
+    assert 0 not in ends and "Traceback" not in "".join(printed), printed
+    named = [bool(re.search(rf"^error: .*{picture}", p, re.M)) for p in printed]
+    assert sorted(named) == [False, True], printed
+    assert re.search("another (host|task) died", printed[named.index(False)]), printed
 
 
 def test_the_first_host_dies(tmp_path):
