@@ -262,12 +262,12 @@ _RECIPES = (
         PHOTOS_VGG,
     ),
     Recipe(
-        "Trained weights of AlexNet (torchvision's) on a folder of your own photographs: "
-        "name both with --init-from and --data.name.",
+        "AlexNet from trained weights (torchvision's) on your own photographs: name "
+        "both with --init-from and --data.name.",
         FINETUNE_ALEXNET,
     ),
     Recipe(
-        "Trained weights of VGG-16 on a folder of your own photographs: name both with "
+        "VGG-16 from trained weights on your own photographs: name both with "
         "--init-from and --data.name.",
         FINETUNE_VGG,
     ),

@@ -107,10 +107,9 @@ def load_net(
 
 
 def load_any(file: str | Path) -> tuple[Params, Provenance]:
-    """What `load_net` returns, without the net.
+    """The parameters of the net that a file has, and where they come from.
 
-    If several nets fit, they have the same parameters: Caffe's two AlexNets differ only
-    in the order of layers that have none.
+    If several nets fit, their parameters are the same: only other layers differ.
     """
     stored = _read(file)
     net = stored.net or next(iter(_nets(stored).values()))
@@ -131,7 +130,7 @@ def _load(
     if convention is None:
         raise InputError(
             f"{stored.path}: {stored.provenance.format} does not tell which input its "
-            "net takes: name it by input (--input, or `convert` it): torch, caffe or rgb"
+            "net takes: name it by input (--input; `convert` has it): torch, caffe, rgb"
         )
     params = to_params(stored, net, convention, key)
     provenance = for_net(stored.provenance, net)
@@ -175,7 +174,9 @@ def _nets(stored: Stored) -> dict[str, Net]:
     }
     if not fits:
         names = ", ".join(nets)
-        raise InputError(f"{stored.path}: fits none of the nets {names} (--net)")
+        raise InputError(
+            f"{stored.path}: fits none of the nets, {names}: name one (--net)"
+        )
     return fits
 
 
