@@ -103,7 +103,7 @@ def draw_pictures(
 ) -> None:
     """Draw pictures in rows of 5, each below its title, and `text` above them all."""
     rows = max(1, -(-len(images) // 5))
-    figure = new_figure(8, 1.9 * rows + 0.4)
+    figure = new_figure(8.0, 1.9 * rows + 0.4)
     axes = figure.subplots(rows, 5, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()

@@ -50,7 +50,7 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
 
 
 def _mean(
-    mean: Float[np.ndarray, "*_ 3"], size: int
+    mean: Float[np.ndarray, "*places 3"], size: int
 ) -> Float[np.ndarray, "{size} {size} 3"]:
     """A mean image of that size: the centre of `mean`, or its colour everywhere if it
     is a colour or a smaller image."""
