@@ -33,7 +33,7 @@ def draw(
     titles = [
         f"{_short(source.classes[probabilities[i].argmax()])} "
         f"{100 * probabilities[i].max():.0f}%\n"
-        f"is {_short(source.classes[labels[i]])}"
+        f"true: {_short(source.classes[labels[i]])}"
         for i in numbers
     ]
     right = int(np.trace(counts))

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from rich.console import Console
 
 from alexvgg_jax import weights
-from alexvgg_jax.augment import centre_crop
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Params
 from alexvgg_jax.prepare import Work, keys
@@ -36,7 +35,8 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
     if not (file := work.run.init_from):
         return work, own
     params, provenance = weights.load_any(file)
-    fits = [name for name in own if _shapes(own[name]) == _shapes(params.get(name))]
+    found = _shapes(params)
+    fits = [name for name, shapes in _shapes(own).items() if shapes == found.get(name)]
     if not fits:
         raise InputError(f"--init-from {file}: no layer fits this net")
     drawn = [name for name in own if name not in fits]
@@ -54,13 +54,12 @@ def _mean(
 ) -> Float[np.ndarray, "{size} {size} 3"]:
     """A mean image of that size: the centre of `mean`, or its colour everywhere if it
     is a colour or a smaller image."""
-    height, width = mean.shape[:2] if mean.ndim == 3 else (0, 0)
-    if min(height, width) < size:
-        mean = np.broadcast_to(
-            mean.mean(axis=tuple(range(mean.ndim - 1))), (size, size, 3)
-        )
-    return np.asarray(centre_crop(mean, size), np.float32)
+    if mean.ndim == 1 or min(mean.shape[:2]) < size:
+        colour = mean.reshape(-1, 3).mean(axis=0)
+        return np.full((size, size, 3), colour, np.float32)
+    top, left = ((n - size) // 2 for n in mean.shape[:2])
+    return mean[top : top + size, left : left + size].astype(np.float32)
 
 
-def _shapes(params: Params | None) -> Params | None:
+def _shapes(params: Params) -> dict[str, dict[str, tuple[int, ...]]]:
     return jax.tree.map(jnp.shape, params)

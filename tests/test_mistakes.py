@@ -55,7 +55,7 @@ def test_the_pictures_are_those_that_were_predicted(bad, tmp_path, monkeypatch):
     assert pixels[:, 0, 0, 0].tolist() == [
         np.flatnonzero(labels >= 0)[i] for i in (3, 1)
     ]
-    assert titles == ["bee 90%\nis cow", "cow 70%\nis ant"]
+    assert titles == ["bee 90%\ntrue: cow", "cow 70%\ntrue: ant"]
     assert (tmp_path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
 
