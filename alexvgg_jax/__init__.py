@@ -12,10 +12,12 @@ Data flows through these files, from top to bottom:
     step            gradients, train, eval and predict: pure functions
     prepare         a run's net, steps, images and parameters, ready to train or test
     evaluate        the error on a set, and predictions: centre crop, nine or ten views
+    start           the parameters that a run starts from
     loop, progress  training from start to end; where a run is
 
     weights         trained weights of other libraries, in and out
     perceptual      LPIPS, content and style: how different images look to a net
+    mistakes        pictures of what a net confuses
     commands        the larger commands of the command line
 
 What they rest on:

@@ -79,12 +79,13 @@ class Optim:
     layer_drop: ByLayer = field(default_factory=dict)
     # LAYER EPOCH: this layer stops learning after that epoch
     layer_freeze: ByLayer = field(default_factory=dict)
+    frozen_epochs: float = 0.0  # convolutions learn only after this many epochs
     plateau: int = 0  # divide the rate by 10 after this many epochs without a gain
     drops: int = 3  # with plateau, divide at most this many times (AlexNet §5: three)
 
     def __post_init__(self) -> None:
         _check("optim.", self, rate=0, bias_rate=0, momentum=0, weight_decay=0)
-        _check("optim.", self, drop_epochs=0, plateau=0, drops=0)
+        _check("optim.", self, drop_epochs=0, frozen_epochs=0, plateau=0, drops=0)
         if self.plateau and self.drop_epochs:
             raise InputError("--optim.plateau and --optim.drop-epochs: use only one")
 
@@ -117,7 +118,9 @@ class Run:
     epochs: int = 10  # passes over the training set; drops of the rate stay
     seed: int = 0  # of the parameters, the order of the images and the noise
     until_error: float = 0.0  # stop when an epoch's training error is below this, in %
-    init_from: str = ""  # a run's folder: start from its parameters, where they fit
+    # a run's folder, a file of weights or an id of the Hugging Face Hub: start from its
+    # parameters, where they fit, and subtract its mean
+    init_from: str = ""
     checkpoint_every: int = 1  # epochs between checkpoints
 
     def __post_init__(self) -> None:

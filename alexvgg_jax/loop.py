@@ -27,9 +27,10 @@ from alexvgg_jax.hosts import catch_signals, check_agreement
 from alexvgg_jax.log import Log
 from alexvgg_jax.models import Params
 from alexvgg_jax.optim import learning_rate, learning_rates
-from alexvgg_jax.prepare import Work, keys, prepare, start_from
+from alexvgg_jax.prepare import Work, keys, prepare
 from alexvgg_jax.progress import Epoch, Position, restore, save
 from alexvgg_jax.sharding import all_devices, everywhere, place, rows_of_host
+from alexvgg_jax.start import start_from
 from alexvgg_jax.step import State, Sums
 
 GUESS_EPOCHS, GUESS_STEPS = 5, 1000
@@ -72,7 +73,8 @@ def train(
         )
         state, position = restore(checkpoints, work.steps.init(init_key))
         if not position.step:
-            state = state._replace(params=start_from(run, state.params))
+            work, params = start_from(work, state.params)
+            state = state._replace(params=params)
         signals = stack.enter_context(catch_signals())
         if not _done(run, position.history):
             run_folder.write(directory, run, work.images, work.stats, position.step)

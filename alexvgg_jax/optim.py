@@ -75,13 +75,16 @@ def learning_rates(
     Biases learn at `bias_rate` times the weights' rate, or at `bias_rate` times its
     first value without `drop_biases` (layer-params-145.cfg: epsB). A layer in
     `layer_rate` multiplies both by its factor. It divides them by 10 after its epoch in
-    `layer_drop`, and stops learning after its epoch in `layer_freeze`.
+    `layer_drop`, and stops learning after its epoch in `layer_freeze`. Convolutions do
+    not learn in the first `frozen_epochs`.
     """
     weights = learning_rate(optim, epoch, test_errors)
     biases = optim.bias_rate * (weights if optim.drop_biases else optim.rate)
 
     def factor(layer: str) -> float:
         if epoch >= optim.layer_freeze.get(layer, math.inf):
+            return 0.0
+        if epoch < optim.frozen_epochs and layer.startswith("conv"):
             return 0.0
         dropped = epoch >= optim.layer_drop.get(layer, math.inf)
         return optim.layer_rate.get(layer, 1.0) / (10 if dropped else 1)

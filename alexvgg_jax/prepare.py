@@ -27,7 +27,6 @@ from alexvgg_jax.sharding import (
     all_devices,
     check_batch,
     everywhere,
-    like,
     make_mesh,
     replicated,
 )
@@ -144,6 +143,9 @@ def prepare(
 ) -> Work:
     """Open the data, build the net, lock the folder until `stack` ends, and read or
     compute the statistics of the training set. InputError if anything does not fit."""
+    if run.optim.frozen_epochs and not run.init_from:
+        flag = f"--optim.frozen-epochs {run.optim.frozen_epochs:g}"
+        raise InputError(f"{flag}: --init-from must name trained weights")
     mesh = make_mesh(run.mesh)
     check_batch(run.batch, mesh, run.accumulate)
     source, test_source, images = run_folder.open_images(run)
@@ -176,31 +178,6 @@ def keys(work: Work) -> tuple[jax.Array, jax.Array]:
         lambda: tuple(jax.random.split(jax.random.key(work.run.seed))),
         out_shardings=replicated(work.mesh),
     )()
-
-
-def untrained(work: Work) -> Params:
-    """The parameters at the start of a run."""
-    init_key, _ = keys(work)
-    return start_from(work.run, work.steps.init(init_key).params)
-
-
-def start_from(run: Run, own: Params) -> Params:
-    """`own`, with each layer replaced by the layer of that name in the run `init_from`.
-
-    A layer that is missing there, or has other shapes, stays; these layers are printed.
-    Raises InputError if all of them stay, or if `init_from` is no trained run.
-    """
-    if not run.init_from:
-        return own
-    other = load_params(Path(run.init_from))
-    fits = [name for name in own if _shapes(own[name]) == _shapes(other.get(name))]
-    if not fits:
-        raise InputError(f"--init-from {run.init_from}: no layer fits this net")
-    drawn = [name for name in own if name not in fits]
-    if drawn and not jax.process_index():
-        note = f"layers that do not fit {run.init_from} are drawn: {' '.join(drawn)}"
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
-    return own | {name: jax.tree.map(like, other[name], own[name]) for name in fits}
 
 
 def _shapes(params: Any) -> Any:

@@ -167,6 +167,31 @@ PHOTOS_VGG = replace(
     net=build("vgg-a", width=0.25),
 )
 
+# The new fully-connected layers learn first, on trained convolutions, then all layers
+# at a tenth of the rate. The first convolution stays as it is: weights for inputs that
+# were divided by their deviation have it folded in, so its gradients are large.
+FINETUNE_ALEXNET = Run(
+    name="finetune-alexnet",
+    data=Data("photos", size=256),
+    augment=Augment(crop=224, mirror=True, mean="channel"),
+    net=build("alexnet-owt"),
+    optim=Optim(
+        rate=0.001,
+        layer_rate={"conv1": 0.0},
+        frozen_epochs=5.0,
+        drop_epochs=(5.0,),
+    ),
+    batch=16,
+    epochs=10,
+)
+
+FINETUNE_VGG = replace(
+    FINETUNE_ALEXNET,
+    name="finetune-vgg",
+    net=build("vgg-d"),
+    optim=replace(FINETUNE_ALEXNET.optim, layer_rate={"conv1_1": 0.0}),
+)
+
 _RECIPES = (
     Recipe(
         "The 80-second net on scikit-learn's digits: a minute on two CPU cores.",
@@ -235,6 +260,16 @@ _RECIPES = (
         "VGG's column A, a quarter as wide, on a folder of your own photographs: name "
         "it with --data.name.",
         PHOTOS_VGG,
+    ),
+    Recipe(
+        "AlexNet from trained weights (torchvision's) on your own photographs: name "
+        "both with --init-from and --data.name.",
+        FINETUNE_ALEXNET,
+    ),
+    Recipe(
+        "VGG-16 from trained weights on your own photographs: name both with "
+        "--init-from and --data.name.",
+        FINETUNE_VGG,
     ),
 )
 

@@ -204,12 +204,14 @@ def _check_same(old: Run, new: Run, path: Path, change: bool) -> None:
 
 
 def _absolute(run: Run) -> Run:
-    """The run with absolute paths of its images and of the run it starts from."""
-    start = str(Path(run.init_from).expanduser().resolve()) if run.init_from else ""
+    """The run with absolute paths of its images and of what it starts from. An id of
+    the Hugging Face Hub stays: its owner is no folder."""
+    start = Path(run.init_from).expanduser().resolve()
+    is_path = run.init_from and start.parent.exists()
     data, images = run.data, folder_of(run.data.name)
     if images is not None:
         data = replace(data, name=str(images.resolve()))
-    return replace(run, data=data, init_from=start)
+    return replace(run, data=data, init_from=str(start) if is_path else run.init_from)
 
 
 def write(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexvgg_jax import evaluate, loop, prepare
+from alexvgg_jax import evaluate, loop, start
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views, centre
 from alexvgg_jax.config import Data, Mesh, Run, from_settings, to_settings
@@ -141,7 +141,7 @@ def mean_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, f
 
 def untrained(trained: Trained) -> Trained:
     """Return the net as it was before training."""
-    return trained._replace(params=prepare.untrained(trained.work))
+    return trained._replace(params=start.untrained(trained.work))
 
 
 def outputs(trained: Trained, source: Source, layer: str | None) -> np.ndarray:
@@ -178,6 +178,7 @@ def scaled(run: Run, epochs: int) -> Run:
             drop_epochs=tuple(map(moved, optim.drop_epochs)),
             layer_drop={k: moved(epoch) for k, epoch in optim.layer_drop.items()},
             layer_freeze={k: moved(epoch) for k, epoch in optim.layer_freeze.items()},
+            frozen_epochs=moved(optim.frozen_epochs),
             plateau=math.ceil(moved(optim.plateau)),
         ),
     )

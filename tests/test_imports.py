@@ -30,6 +30,7 @@ LEVELS = (
     {"weights.onnx"},
     {"weights"},
     {"commands", "commands.convert", "commands.features", "commands.predict"},
+    {"start", "mistakes"},
     {"loop"},
     {"__main__"},
 )

@@ -298,34 +298,6 @@ def test_new_rates_on_purpose(straight, tmp_path):
         loop.train(net, folder, resume=True, change=True)
 
 
-def test_a_run_starts_from_another(straight, tmp_path, monkeypatch):
-    """With those of its layers that fit. The others are drawn from the seed."""
-    printed = io.StringIO()
-    monkeypatch.setattr(prepare, "console", Console(file=printed, width=100))
-    first = tmp_path / "first"
-    loop.train(replace(RUN, epochs=1), first)
-    still = replace(RUN.optim, rate=0.0)
-    own = replace(RUN, epochs=1, seed=1, optim=still, init_from=str(first))
-    same = loop.train(own, tmp_path / "same")
-    chex.assert_trees_all_equal(same.params, prepare.load_params(first))
-    chex.assert_trees_all_equal(prepare.untrained(same.work), same.params)
-    assert not printed.getvalue()
-    larger = replace(own, data=Data(size=16), augment=Augment(crop=16))
-    work, _, params = loop.train(larger, tmp_path / "larger")
-    drawn = prepare.untrained(replace(work, run=replace(larger, init_from="")))
-    for layer, parts in params.items():
-        of = drawn if layer == "fc64" else same.params
-        chex.assert_trees_all_equal(parts, of[layer])
-    assert printed.getvalue() == (f"layers that do not fit {first} are drawn: fc64\n")
-    shutil.rmtree(first)
-    loop.train(replace(own, epochs=2), tmp_path / "same", resume=True)
-    other = replace(own, net=build("cifar-13pct"), init_from=str(tmp_path / "same"))
-    with pytest.raises(InputError, match="--init-from .*: no layer fits this net"):
-        loop.train(other, tmp_path / "other")
-    with pytest.raises(InputError, match="first: no checkpoint there"):
-        loop.train(own, tmp_path / "none")
-
-
 def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
     printed = io.StringIO()
     monkeypatch.setattr(loop, "console", Console(file=printed, width=100))
@@ -337,13 +309,6 @@ def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
     printed.truncate(0)
     loop.train(replace(RUN, optim=Optim(rate=0.01)), tmp_path / "learns")
     assert "guesses" not in printed.getvalue()
-
-
-def test_the_parameters_that_a_run_starts_from(tmp_path):
-    """A rate of 0 leaves them."""
-    optim = replace(RUN.optim, rate=0.0)
-    work, _, params = loop.train(replace(RUN, epochs=1, optim=optim), tmp_path / "run")
-    chex.assert_trees_all_equal(prepare.untrained(work), params)
 
 
 def test_images_that_are_held_out_are_no_test_set(tmp_path, monkeypatch):

@@ -246,6 +246,9 @@ def test_a_run_is_trained_tested_used_and_drawn(tmp_path, monkeypatch, capfd):
     assert re.match("held-out loss .*top-1 error .*200 images of scikit", tested)
     tested, _ = command("eval", folder, "--data", "digits", "--views", "10")
     assert re.match("test loss .*360 images of scikit-learn", tested)
+    tested, _ = command("eval", folder, "--mistakes")
+    assert re.match("accuracy .* of 200; drawn: run/confusion.png", tested)
+    assert (folder / "mistakes.png").read_bytes()[:4] == b"\x89PNG"
     drawn, _ = command("filters", folder, "--out", picture)
     assert str(picture) in drawn
     assert picture.read_bytes()[:4] == b"\x89PNG"

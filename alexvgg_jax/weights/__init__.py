@@ -48,6 +48,7 @@ __all__ = [
     "crop",
     "export",
     "load",
+    "load_any",
     "load_net",
     "mean_of_crop",
     "net_of",
@@ -105,6 +106,16 @@ def load_net(
     return net, *_load(stored, net, None, input, mean)
 
 
+def load_any(file: str | Path) -> tuple[Params, Provenance]:
+    """The parameters of the net that a file has, and where they come from.
+
+    If several nets fit, their parameters are the same: only other layers differ.
+    """
+    stored = _read(file)
+    net = stored.net or next(iter(_nets(stored).values()))
+    return _load(stored, net, None, None, None)
+
+
 def _load(
     stored: Stored,
     net: Net,
@@ -119,7 +130,7 @@ def _load(
     if convention is None:
         raise InputError(
             f"{stored.path}: {stored.provenance.format} does not tell which input its "
-            "net takes: name it by input (--input): torch, caffe or rgb"
+            "net takes: name it by input (--input; `convert` has it): torch, caffe, rgb"
         )
     params = to_params(stored, net, convention, key)
     provenance = for_net(stored.provenance, net)
@@ -146,17 +157,27 @@ def _net_of(stored: Stored, model: str) -> Net:
         return stored.net
     if model:
         return _with_classes(stored, build(model))
+    name, *others = nets = _nets(stored)
+    if others:
+        names = ", ".join(nets)
+        raise InputError(f"{stored.path}: fits several nets, {names}: name one (--net)")
+    return nets[name]
+
+
+def _nets(stored: Stored) -> dict[str, Net]:
+    """The models that the weights fit. InputError if there are none."""
     nets = {name: _with_classes(stored, MODELS[name]) for name in stored.published}
     fits = {
         name: net
         for name, net in nets.items()
         if not problems_of(stored, net, headless(stored, net))
     }
-    if len(fits) == 1:
-        return next(iter(fits.values()))
-    which = "fits several nets" if fits else "fits none of the nets"
-    names = ", ".join(fits or nets)
-    raise InputError(f"{stored.path}: {which}, {names}: name one (--net)")
+    if not fits:
+        names = ", ".join(nets)
+        raise InputError(
+            f"{stored.path}: fits none of the nets, {names}: name one (--net)"
+        )
+    return fits
 
 
 def _with_classes(stored: Stored, net: Net) -> Net:
