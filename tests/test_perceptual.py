@@ -243,7 +243,6 @@ def test_remat_keeps_less_for_the_gradient():
         residuals = jax.eval_shape(lambda image: jax.vjp(loss, image)[1], image)
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(residuals))
 
-    print(kept(TINY), kept(tiny(remat=True)))
     assert kept(tiny(remat=True)) < 0.7 * kept(TINY)
 
 
