@@ -87,7 +87,7 @@ def _write(kind: str, path: Path) -> None:
     elif kind == "onnx":
         onnx_vgg(NET, arrays).write(path)
     elif kind == "torch":
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         torch.save({k: torch.from_numpy(v) for k, v in state.items()}, path)
     else:
