@@ -45,7 +45,12 @@ def test_the_pictures_are_those_that_were_predicted(bad, tmp_path, monkeypatch):
         np.zeros((count, 8, 8, 3), np.uint8) + np.arange(count)[:, None, None, None]
     )
     source = Source(
-        "four", count, ("ant", "bee", "cow"), lambda n: (images[n], labels[n]), ""
+        "four",
+        count,
+        ("ant", "bee", "cow"),
+        lambda numbers: (images[numbers], labels[numbers]),
+        lambda: labels,
+        "",
     )
     shown = []
     monkeypatch.setattr(mistakes, "draw_pictures", lambda *drawn: shown.extend(drawn))
