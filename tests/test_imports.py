@@ -22,7 +22,7 @@ LEVELS = (
     {"recipes", "augment", "optim", "data.sources", "models.parallel"},
     {"data.batches", "sharding", "hosts", "run", "log"},
     {"step", "checkpoint"},
-    {"prepare", "memory", "ledger", "progress"},
+    {"prepare", "memory", "ledger", "progress", "mistakes"},
     {"evaluate"},
     {"weights.provenance", "weights.wire", "weights.hub"},
     {"weights.stored", "weights.export", "perceptual"},
@@ -30,7 +30,7 @@ LEVELS = (
     {"weights.onnx"},
     {"weights"},
     {"commands", "commands.convert", "commands.features", "commands.predict"},
-    {"start", "mistakes"},
+    {"start"},
     {"loop"},
     {"__main__"},
 )
