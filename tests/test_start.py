@@ -92,7 +92,7 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
     optim = Optim(rate=0.002, frozen_epochs=1.0)
     run = replace(RUN, optim=optim, init_from=str(file))
     work, history, params = loop.train(run, tmp_path / "run")
-    assert printed.getvalue().endswith("are drawn: fc64 fc10\n")
+    assert printed.getvalue().endswith("are drawn: fc10 fc64\n")
     chex.assert_trees_all_equal(
         *({k: p[k] for k in convolutions} for p in (params, convolutions))
     )
