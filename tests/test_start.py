@@ -109,11 +109,11 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
         moves = any(np.any(part) for part in velocity[name].values())
         assert moves == (name not in convolutions)
     setup, trained = prepare.load(tmp_path / "run")
-    assert (setup.stats.mean == COLOUR).all()
-    assert (weights.load_any(tmp_path / "run")[1].mean == COLOUR).all()
+    assert (np.asarray(setup.stats.mean) == COLOUR).all()
+    assert (np.asarray(weights.load_any(tmp_path / "run")[1].mean) == COLOUR).all()
     file.unlink()
     resumed = loop.train(replace(run, epochs=2), tmp_path / "run", resume=True)
-    assert (read_statistics(tmp_path / "run").mean == COLOUR).all()
+    assert (np.asarray(read_statistics(tmp_path / "run").mean) == COLOUR).all()
     for name in trained:
         assert not np.array_equal(
             resumed.params[name]["kernel"], trained[name]["kernel"]
