@@ -23,8 +23,9 @@ SMALL = ("--data.size", "12", "--epochs", "3", "--batch", "32")  # 10 steps
 UNTIL_ENDED = ("--epochs", "1000")
 HEARTBEAT = 6  # seconds; the command's own 30 would only take longer
 COMMAND = f"""
-import runpy
+import runpy, signal
 from alexvgg_jax import hosts
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 from alexvgg_jax.data import sources
 hosts.HEARTBEAT = {HEARTBEAT}
 sources.IN_MEMORY_BYTES = 0  # images are decoded in every epoch

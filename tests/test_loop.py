@@ -147,11 +147,13 @@ def test_a_closed_terminal_is_a_sigterm_on_several_hosts(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     seen = []
     before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     try:
         with catch_signals() as received:
             signal.raise_signal(signal.SIGHUP)
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGHUP, hang_up)
     assert (seen, received) == ([signal.SIGTERM], [])
 
 

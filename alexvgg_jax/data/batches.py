@@ -32,9 +32,9 @@ def train_batch(
 ) -> Batch:
     """The batch at `step`, or the rows of it that one host holds.
 
-    The data is an endless stream of epochs, cut into batches. Every image
-    comes once an epoch, and the position is the step alone. Each epoch has its own
-    order or, without `shuffle`, the order of the source.
+    The data is an endless stream of epochs, cut into batches. Every image comes once an
+    epoch, and the position is the step alone. Each epoch has its own order or, without
+    `shuffle`, the order of the source.
     """
     positions = step * batch + (np.arange(batch) if rows is None else rows)
     numbers = np.empty(len(positions), np.int64)

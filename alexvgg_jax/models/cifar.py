@@ -76,9 +76,9 @@ class FourLayers(Net):
 class ConvLocal(Net):
     """cuda-convnet 13pct: `layers-conv-local-13pct.cfg`, two of its layers local.
 
-    (24, 24, 3) -> (classes,). cuda-convnet 11pct:
-    `lrn` normalises over 9 maps, after pool1 and before pool2, and `local3` has 64
-    kernels (`layers-conv-local-11pct.cfg`). AlexNet §3.3 CIFAR-10: `lrn` alone.
+    (24, 24, 3) -> (classes,). cuda-convnet 11pct: `lrn` normalises over 9 maps, after
+    pool1 and before pool2, and `local3` has 64 kernels (`layers-conv-local-11pct.cfg`).
+    AlexNet §3.3 CIFAR-10: `lrn` alone.
     """
 
     classes: FromData = 10

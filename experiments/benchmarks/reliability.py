@@ -48,7 +48,7 @@ KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
     "records": (records, 2500),
     "files of an image set": (record_files, 500),
 }
-SHOWN = 5  # inputs of a kind that a record lists, of those that are not handled
+SHOWN = 5  # a record lists the first inputs of a kind that were not handled
 
 
 @dataclass(frozen=True)
