@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -177,7 +178,8 @@ def full_disks(count: int, random: Random, folder: Path) -> Iterator[Trial]:
         out, disk = folder / str(number), folder / f"disk{number}"
         disk.mkdir()
         command = f"{sys.executable} -m alexvgg_jax {TRAIN}"
-        script = DISK.format(size=sizes[number], disk=disk, out=out, command=command)
+        paths = {"disk": shlex.quote(str(disk)), "out": shlex.quote(str(out))}
+        script = DISK.format(size=sizes[number], command=command, **paths)
         ended = subprocess.run(
             [*OWN_MOUNTS, script],
             capture_output=True,
