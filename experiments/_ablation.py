@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from _runs import VIEWS, Measured, Run, Trained, Views, same_run, scaled
+from _runs import VIEWS, Measured, Run, Trained, Views, at_rate, same_run, scaled
 
 from alexvgg_jax import paper, plots, results
 from alexvgg_jax.results import TEST, TRAINING, Arms, Finding, Record, Result, Verdict
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DIGITS, DIGITS_EPOCHS = "scikit-learn's digits", 60  # an epoch of them has 11 steps
 CIFAR10 = "TFDS cifar10/"  # how the name of that set begins
+
+CHOOSES = 1000  # the seed whose runs choose a rate, and decide nothing else
 
 Draw = Callable[[Result, Path], None]
 
@@ -33,6 +35,7 @@ class Experiment:
     judge: Callable[[Arms], dict[str, Finding]]  # by tag of the claim
     draw: Draw
     seeds: int = 3
+    rates: tuple[float, ...] = ()  # each arm is trained at the best of these
     few_seeds: Mapping[str, int] = field(default_factory=dict)  # arms with fewer
     views: tuple[Views, ...] = ()
     measure: Callable[[Trained], Measured] | None = None  # beside the errors
@@ -53,6 +56,11 @@ class Experiment:
         """An arm's run where the first arm has this many epochs."""
         run = self.arms[arm]
         return scaled(run, max(1, round(epochs * run.epochs / self.first(arm).epochs)))
+
+    def tried(self, arm: str, epochs: int) -> list[Run]:
+        """The arm's runs at each rate; the one run if there are no rates."""
+        run = self.run(arm, epochs)
+        return [at_rate(run, rate) for rate in self.rates] or [run]
 
     def full_epochs(self, arm: str, data_set: str) -> int:
         """The fewest epochs of the first arm that test a claim."""
@@ -76,6 +84,8 @@ def ablation(
     compared: Mapping[str, str] | None = None,
     also_shown: Sequence[str] = (TEST,),
     picture: Sequence[str] = (TEST,),
+    seeds: int = 3,
+    rates: tuple[float, ...] = (),
 ) -> Experiment:
     """An experiment with one claim: `figure` is lower in one arm than in another.
 
@@ -96,7 +106,8 @@ def ablation(
         decided = results.verdict(effect, None if size is None else abs(size))
         return {tag: Finding(ours, decided, (better, worse))}
 
-    return Experiment(name, about, arms, judge, dots(*picture))
+    draw = dots(*picture)
+    return Experiment(name, about, arms, judge, draw, seeds=seeds, rates=rates)
 
 
 def dots(*figures: str) -> Draw:
@@ -143,22 +154,39 @@ def _newest(
     A group is complete if its arms have a seed in common; the common seeds are shown.
     Records of other settings than an arm's are ignored.
     """
-    groups: dict[tuple, dict[str, dict[int, Record]]] = {}  # arm -> seed -> record
+    # arm -> rate and seed -> record
+    groups: dict[tuple, dict[str, dict[tuple[float, int], Record]]] = {}
     for record in (record for record in records if record.arm in arms):
         first, own = experiment.first(record.arm), experiment.arms[record.arm]
         epochs = round(record.epochs * first.epochs / own.epochs)
-        run = replace(experiment.run(record.arm, epochs), seed=record.seed)
-        if same_run(record.settings, run):
+        runs = experiment.tried(record.arm, epochs)
+        if any(same_run(record.settings, replace(r, seed=record.seed)) for r in runs):
             key = (record.data["set"], record.data["digest"], epochs)
             group = groups.pop(key, {arm: {} for arm in arms})
-            group[record.arm][record.seed] = record
+            rate = record.settings["optim"]["rate"]
+            group[record.arm][rate, record.seed] = record
             groups[key] = group  # last, for it is the newest
-    for group in reversed(groups.values()):
+    for rated in reversed(groups.values()):
+        group = {arm: at_best_rate(experiment, r) for arm, r in rated.items()}
         if experiment.partial:
             return {arm: list(seeds.values()) for arm, seeds in group.items() if seeds}
         if common := set.intersection(*map(set, group.values())):
             return {a: [seeds[s] for s in sorted(common)] for a, seeds in group.items()}
     return {}
+
+
+def at_best_rate(
+    experiment: Experiment, records: Mapping[tuple[float, int], Record]
+) -> dict[int, Record]:
+    """Return an arm's records by seed, at the rate with the lowest test error in the
+    run that only chooses it. None if a rate has not been tried."""
+    if not experiment.rates:
+        return {seed: record for (_, seed), record in records.items()}
+    tried = {rate: r for (rate, seed), r in records.items() if seed == CHOOSES}
+    if len(tried) < len(experiment.rates):
+        return {}
+    best = min(tried, key=lambda rate: tried[rate].figures[TEST])
+    return {s: r for (rate, s), r in records.items() if rate == best and s != CHOOSES}
 
 
 def _checked(

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import jax
 import tyro
-from _ablation import Experiment, result_of
+from _ablation import CHOOSES, Experiment, result_of
 from _runs import (
     Run,
     Trained,
+    at_rate,
     describe,
     errors,
     same_run,
@@ -97,9 +98,19 @@ class Session:
     def all(self) -> None:
         """Record every arm and seed, one seed of all arms after the other."""
         arms = self.chosen.arms or tuple(self.experiment.arms)
+        rates = {arm: self.best_rate(arm) for arm in arms}
         for seed in range(max(len(self.seeds(arm)) for arm in arms)):
             for arm in (arm for arm in arms if seed in self.seeds(arm)):
-                self.record(arm, self.run(arm, seed))
+                self.record(arm, at_rate(self.run(arm, seed), rates[arm]))
+
+    def best_rate(self, arm: str) -> float:
+        """Return the arm's rate, or the best of several, which one more run tries."""
+        run = self.run(arm, CHOOSES)
+        tried = {
+            rate: self.record(arm, at_rate(run, rate)).figures[TEST]
+            for rate in self.experiment.rates
+        }
+        return min(tried, key=tried.__getitem__, default=run.optim.rate)
 
     def record(self, arm: str, run: Run) -> Record:
         """Return the record of a run; train it if no file in OUT has it."""

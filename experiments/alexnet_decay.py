@@ -1,7 +1,13 @@
 """AlexNet §5 decay: weight decay of 0.0005 lowers the training error itself.
 
-Trains `alexnet-small` with weight decay and without. The training error is measured at
-the end on the whole training set, without noise: with all units and centre crops.
+Trains `alexnet-small` on 10,000 images of CIFAR-10 for 90 epochs, where it overfits,
+and tests it on all others. One arm has no weight decay. The training error is measured
+at the end on all training images, without noise: with all units and centre crops.
+
+Planned before the run: the paper gives no figure. Four pairs find 1.25 points with 80%
+power. The test error of the net had a standard deviation of 0.40 points over seeds in a
+pilot, on all images. The regime, the training and test error of the first arm, is on
+the results page. A seed of its own chooses each arm's rate, 0.005 or 0.01.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the training error
 without decay minus that with it. The paper gives no figure.
@@ -13,7 +19,7 @@ without decay minus that with it. The paper gives no figure.
 from dataclasses import replace
 
 from _ablation import ablation
-from _runs import SMALL
+from _runs import SUBSET
 from _session import main
 
 from alexvgg_jax.results import TEST, TRAINING
@@ -25,14 +31,16 @@ EXPERIMENT = ablation(
     __doc__,
     tag="AlexNet §5 decay",
     arms={
-        PAPER: SMALL,
-        WITHOUT: replace(SMALL, optim=replace(SMALL.optim, weight_decay=0.0)),
+        PAPER: SUBSET,
+        WITHOUT: replace(SUBSET, optim=replace(SUBSET.optim, weight_decay=0.0)),
     },
     better=PAPER,
     worse=WITHOUT,
     figure=TRAINING,
     also_shown=(TRAINING, TEST),
     picture=(TEST, TRAINING),
+    seeds=4,
+    rates=(0.005, 0.01),
 )
 
 if __name__ == "__main__":

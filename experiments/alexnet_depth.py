@@ -1,10 +1,14 @@
 """AlexNet §7: removing any one of the middle convolutions raises the error.
 
-Trains `alexnet-small`, and the same net without each of conv2 to conv5 in turn. The
-layer's activation and normalisation go with it; pooling stays. (Without conv3, which
-joins the towers, they first meet in fc6.) The nets without fc6 and without fc7, which
-also lose one of two dropouts, are shown but do not decide: the claim is about
-convolutions.
+Trains `alexnet-small` with a 5x5/1 conv1, whose conv3 to conv5 see 7x7 maps, and the
+same net without each of conv2 to conv5 in turn. The layer's activation and
+normalisation go with it; pooling stays. (Without conv3, which joins the towers, they
+first meet in fc6.)
+
+Planned before the run: about 2 points for each layer, in 30 epochs. Five pairs find 1
+point with 80% power. The test error of the net had a standard deviation of 0.40 points
+over seeds in a pilot, on all images. The regime, the training and test error of the
+first arm, is on the results page.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the test error without each layer
 minus the complete net's. The weakest of the four layers' verdicts counts, and it names
@@ -15,7 +19,7 @@ the layers that decide.
 """
 
 from _ablation import Experiment, dots
-from _runs import SMALL, with_net
+from _runs import SMALL, scaled, with_net
 from _session import main
 
 from alexvgg_jax import paper, results
@@ -23,7 +27,7 @@ from alexvgg_jax.results import TEST, Arms, Finding
 
 WHOLE = "complete"
 MIDDLE = ("conv2", "conv3", "conv4", "conv5")
-LAYERS = (*MIDDLE, "fc6", "fc7")
+LARGE = with_net(scaled(SMALL, 30), conv1=(5, 1))
 
 
 def without(layer: str) -> str:
@@ -32,7 +36,7 @@ def without(layer: str) -> str:
 
 def judge(arms: Arms) -> dict[str, Finding]:
     """Apply the rule above."""
-    lost = {arm: results.difference(arms, arm, WHOLE) for arm in map(without, LAYERS)}
+    lost = {arm: results.difference(arms, arm, WHOLE) for arm in map(without, MIDDLE)}
     ours = {**lost, **results.each(arms, TEST)}
     (published,) = paper.claim("AlexNet §7").published.values()
     verdicts = {
@@ -48,10 +52,11 @@ def judge(arms: Arms) -> dict[str, Finding]:
 EXPERIMENT = Experiment(
     "alexnet_depth",
     __doc__,
-    arms={WHOLE: SMALL}
-    | {without(layer): with_net(SMALL, without=layer) for layer in LAYERS},
+    arms={WHOLE: LARGE}
+    | {without(layer): with_net(LARGE, without=layer) for layer in MIDDLE},
     judge=judge,
     draw=dots(TEST),
+    seeds=5,
 )
 
 if __name__ == "__main__":

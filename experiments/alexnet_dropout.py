@@ -1,18 +1,24 @@
 """AlexNet §4.2: dropout prevents overfitting and doubles the iterations to converge.
 
-Trains `alexnet-small` with dropout 0.5 on fc6 and fc7, and without. With its schedule,
-the gap between test and training error counts, both without noise. At a constant rate
-and for three times as long, the epochs to converge count: a schedule's drops would make
-both nets converge at one time. A pair of nets of one seed converges to the higher of
-their two lowest test errors plus one point. The figure is the ratio of the epochs until
-each first reaches that.
+Trains `alexnet-small` on 10,000 images of CIFAR-10 for 90 epochs, where it overfits,
+and tests it on all others. One arm has no dropout on fc6 and fc7. The gap between test
+and training error counts, both without noise.
+
+Two more arms, with and without, train for 150 epochs, and divide their rate when ten
+epochs brought no lower test error. Each net converges in its own time then. It has
+converged at the first epoch whose test error is at most a point above its lowest. The
+figure is the ratio of a pair's epochs.
+
+Planned before the run: twice the iterations; the paper gives no figure for the gap.
+Four pairs find 1.25 points with 80% power. The test error of the net had a standard
+deviation of 0.40 points over seeds in a pilot, on all images. The regime, the training
+and test error of the first arm, is on the results page. A seed of its own chooses each
+arm's rate, 0.005 or 0.01.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, the weaker of two: the gap without
 dropout minus that with it, and the ratio against no effect at 1. The ratio is undecided
-if a net at the constant rate diverges, or if its lowest error falls by more than half a
-point in the last quarter of its epochs: it has not converged. The gap is undecided if a
-net with its schedule diverges. (A first pair had not converged in 18 epochs, hence
-three times as long.)
+if a net of its arms diverges, or if its lowest error falls by more than half a point in
+the last quarter of its epochs: it has not converged.
 
     python experiments/alexnet_dropout.py               # digits
     python experiments/alexnet_dropout.py --data cifar10
@@ -23,29 +29,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from _ablation import Experiment, curves
-from _runs import SMALL, with_net
+from _runs import SUBSET, with_net
 from _session import main
 
 from alexvgg_jax import paper, results
 from alexvgg_jax.results import TEST, TRAINING, Arms, Finding, Verdict
 
-CONSTANT = replace(
-    SMALL, optim=replace(SMALL.optim, drop_epochs=()), epochs=3 * SMALL.epochs
+PLATEAU = replace(
+    SUBSET,
+    augment=replace(SUBSET.augment, colour_epochs=0.0),
+    optim=replace(SUBSET.optim, drop_epochs=(), plateau=10, drops=2),
+    epochs=150,
 )
 MOST_FALL = 0.5  # points by which the error of a converged net may still fall
 TAG = "AlexNet §4.2"
 PAPER, WITHOUT = "dropout (paper)", "no dropout"
-STEADY, STEADY_WITHOUT = "dropout, constant rate", "no dropout, constant rate"
+FREE, FREE_WITHOUT = "dropout, plateau schedule", "no dropout, plateau schedule"
 
 
-def ratio(errors: Sequence[float], others: Sequence[float]) -> float:
-    """Return how many times the other's epochs a net takes to converge."""
-    level = max(min(errors), min(others)) + 1.0
-
-    def epochs(curve: Sequence[float]) -> int:
-        return next(i for i, error in enumerate(curve, start=1) if error <= level)
-
-    return epochs(errors) / epochs(others)
+def epochs_to_converge(errors: Sequence[float]) -> int:
+    """Return the first epoch whose error is at most a point above the lowest."""
+    level = min(errors) + 1.0
+    return next(i for i, error in enumerate(errors, start=1) if error <= level)
 
 
 def has_converged(errors: Sequence[float]) -> bool:
@@ -56,8 +61,11 @@ def has_converged(errors: Sequence[float]) -> bool:
 
 def judge(arms: Arms) -> dict[str, Finding]:
     """Apply the rule above."""
-    pairs = zip(arms[STEADY], arms[STEADY_WITHOUT], strict=True)
-    ratios = [ratio(with_.curves[TEST], no.curves[TEST]) for with_, no in pairs]
+    with_, no = (
+        [epochs_to_converge(record.curves[TEST]) for record in arms[arm]]
+        for arm in (FREE, FREE_WITHOUT)
+    )
+    ratios = [slow / fast for slow, fast in zip(with_, no, strict=True)]
     times = results.estimate(ratios, "times")
     published = paper.claim(TAG).published["iterations to converge"].value
     scheduled = {arm: arms[arm] for arm in (PAPER, WITHOUT)}
@@ -68,9 +76,9 @@ def judge(arms: Arms) -> dict[str, Finding]:
         **results.each(scheduled, TEST),
         **results.each(scheduled, TRAINING),
     }
-    steady = [*arms[STEADY], *arms[STEADY_WITHOUT]]
-    slow = sum(net.diverged or not has_converged(net.curves[TEST]) for net in steady)
-    late = Verdict("undecided", f"{slow} of {len(steady)} nets have not converged")
+    free = [*arms[FREE], *arms[FREE_WITHOUT]]
+    slow = sum(net.diverged or not has_converged(net.curves[TEST]) for net in free)
+    late = Verdict("undecided", f"{slow} of {len(free)} nets have not converged")
     doubled = late if slow else results.verdict(times, published, null=1.0)
     decided = results.worst(results.verdict(gap), doubled)
     return {TAG: Finding(ours, decided)}
@@ -80,13 +88,15 @@ EXPERIMENT = Experiment(
     "alexnet_dropout",
     __doc__,
     arms={
-        PAPER: SMALL,
-        WITHOUT: with_net(SMALL, dropout=0.0),
-        STEADY: CONSTANT,
-        STEADY_WITHOUT: with_net(CONSTANT, dropout=0.0),
+        PAPER: SUBSET,
+        WITHOUT: with_net(SUBSET, dropout=0.0),
+        FREE: PLATEAU,
+        FREE_WITHOUT: with_net(PLATEAU, dropout=0.0),
     },
     judge=judge,
-    draw=curves(TEST, dashed=(STEADY, STEADY_WITHOUT)),
+    draw=curves(TEST, dashed=(FREE, FREE_WITHOUT)),
+    seeds=4,
+    rates=(0.005, 0.01),
 )
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """AlexNet §3.3: response normalisation after the ReLU of conv1 and conv2 lowers errors.
 
-Trains `alexnet-small` with the paper's normalisation; without any; with it before the
-ReLU, as in the original program's layer 1; with alpha divided by n = 5, as the program
-computes it; and with k = 1, as in Caffe. With k = 2 the normalisation also multiplies
-its input by 2^-0.75 = 0.59. With alpha = 0 it does only that, so this arm shows what
-the normalisation itself does. The published points are the net with normalisation minus
-the net without. (`cifar_lrn.py` measures the paper's 13% and 11% on CIFAR-10.)
+Trains `alexnet-small` with the paper's normalisation; without any; and with alpha
+divided by n = 5, as the original program computes it. With k = 2 the normalisation also
+multiplies its input by 2^-0.75 = 0.59. With alpha = 0 it does only that, so this arm
+shows what the normalisation itself does. The published points are the net with
+normalisation minus the net without. (`cifar_lrn.py` measures the paper's 13% and 11% on
+CIFAR-10.)
 
-Verdict: by the rule in `alexvgg_jax/results.py`, on the test error
-without normalisation minus that with it. The verdict says if the net with alpha = 0 is
-not worse too: the gain may be the constant's.
+Planned before the run: 1.4 points. Eight pairs find 0.7 points with 80% power. The test
+error of the net had a standard deviation of 0.40 points over seeds in a pilot, on all
+images. The regime, the training and test error of the first arm, is on the results
+page. A seed of its own chooses each arm's rate, 0.005, 0.01 or 0.02.
+
+Verdict: by the rule in `alexvgg_jax/results.py`, on the test error without
+normalisation minus that with it. The verdict says if the net with alpha = 0 is not
+worse too: the gain may be the constant's.
 
     python experiments/alexnet_lrn.py                   # digits
     python experiments/alexnet_lrn.py --data cifar10
@@ -24,6 +29,7 @@ from alexvgg_jax.models.alexnet import Step
 from alexvgg_jax.results import TEST, TOP5, Arms, Finding, difference, each, verdict
 
 PAPER, WITHOUT = "after the ReLU (paper)", "without"
+DIVIDED = "alpha / n"
 CONSTANT = "alpha = 0"  # multiplies by k^-beta, whatever the input
 
 
@@ -33,6 +39,7 @@ def judge(arms: Arms) -> dict[str, Finding]:
         "top-1 error": difference(arms, PAPER, WITHOUT, TEST),
         "top-5 error": difference(arms, PAPER, WITHOUT, TOP5),
         "against alpha = 0": difference(arms, PAPER, CONSTANT, TEST),
+        "alpha / n against alpha = 0": difference(arms, DIVIDED, CONSTANT, TEST),
         **each(arms, TEST),
     }
     published = -paper.claim("AlexNet §3.3").published["top-1 error"].value
@@ -54,13 +61,13 @@ EXPERIMENT = Experiment(
     arms={
         PAPER: SMALL,
         WITHOUT: after(("act", "pool")),
-        "before the ReLU": after(("norm", "act", "pool")),
-        "alpha / n": with_net(SMALL, lrn_alpha=1e-4 / 5),
-        "k = 1": with_net(SMALL, lrn_k=1.0),
+        DIVIDED: with_net(SMALL, lrn_alpha=1e-4 / 5),
         CONSTANT: with_net(SMALL, lrn_alpha=0.0),
     },
     judge=judge,
     draw=dots(TEST),
+    seeds=8,
+    rates=(0.005, 0.01, 0.02),
 )
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from _ablation import Experiment
+from _ablation import CHOOSES, Experiment
 from _runs import VIEWS, settings_of
 
 from alexvgg_jax.results import GAP, TEST, TOP5, TRAINING, Record
@@ -49,3 +49,17 @@ def record(
         diverged=diverged,
         extra=extra or {},
     )
+
+
+def tries(experiment: Experiment) -> list[Record]:
+    """Records of the runs that choose each arm's rate: its own is the best."""
+    return [
+        replace(
+            chosen := record(experiment, arm, CHOOSES),
+            settings=chosen.settings
+            | {"optim": chosen.settings["optim"] | {"rate": rate}},
+            figures=chosen.figures | {TEST: abs(rate - run.optim.rate)},
+        )
+        for arm, run in experiment.arms.items()
+        for rate in experiment.rates
+    ]

@@ -22,8 +22,8 @@ import made
 import numpy as np
 import pytest
 import report
-from _ablation import Experiment, ablation, result_of
-from _runs import SMALL, recipe, same_run, settings_of, train_in, with_net
+from _ablation import CHOOSES, Experiment, ablation, result_of
+from _runs import SMALL, SUBSET, recipe, same_run, settings_of, train_in, with_net
 from _session import Options, run
 
 from alexvgg_jax import results
@@ -66,8 +66,8 @@ def untrained(monkeypatch):
     return asked
 
 
-def changed(run_):
-    """The settings that differ from the small net's, by name."""
+def changed(run_, base):
+    """The settings that differ from the base's, by name."""
 
     def flat(settings, prefix=""):
         for key, value in settings.items():
@@ -76,7 +76,7 @@ def changed(run_):
             else:
                 yield prefix + key, value
 
-    default = dict(flat(asdict(SMALL)))
+    default = dict(flat(asdict(base)))
     return {k.split(".")[-1] for k, v in flat(asdict(run_)) if default.get(k) != v}
 
 
@@ -95,7 +95,9 @@ def changed(run_):
 )
 def test_the_first_arm_of_an_ablation_or_one_other_is_the_papers(module, most):
     """The others differ in what their names say."""
-    differences = {a: changed(run_) for a, run_ in module.EXPERIMENT.arms.items()}
+    arms = module.EXPERIMENT.arms
+    base = SUBSET if SUBSET in arms.values() else SMALL
+    differences = {arm: changed(run_, base) for arm, run_ in arms.items()}
     assert list(differences.values()).count(set()) == 1
     assert max(len(names) for names in differences.values()) <= most
 
@@ -160,6 +162,49 @@ def test_only_missing_seeds_are_trained(untrained, tmp_path):
     assert len(untrained) == 4
     run(TWO, Options(seeds=1, epochs=2, out=tmp_path))
     assert [run_.epochs for _, run_ in untrained[4:]] == [2, 2]
+
+
+def test_each_arm_is_trained_at_its_best_rate(untrained, monkeypatch, tmp_path):
+    """A seed of its own chooses the rate, and is not shown."""
+
+    def errors(trained, views=()):
+        run_ = untrained[-1][1]
+        best = 0.02 if run_.batch == 64 else 0.01
+        error = 30.0 + 1000 * abs(run_.optim.rate - best) + run_.seed % 7
+        return {TEST: error, TRAINING: 1.0, GAP: 1.0, results.TOP5: 1.0}
+
+    monkeypatch.setattr(_session, "errors", errors)
+    arms = {"a": TINY, "b": replace(TINY, batch=64)}
+    two = replace(TWO, arms=arms, rates=(0.01, 0.02), judge=lambda _: {})
+    result = run(two, Options(seeds=2, epochs=1, out=tmp_path))
+    trained = [(r.batch, r.optim.rate, r.seed) for _, r in untrained]
+    assert trained[:4] == [
+        (batch, rate, CHOOSES) for batch in (128, 64) for rate in two.rates
+    ]
+    assert trained[4:] == [
+        (batch, rate, seed)
+        for seed in range(2)
+        for batch, rate in ((128, 0.01), (64, 0.02))
+    ]
+    shown = {a: [r.settings["optim"]["rate"] for r in result.arms[a]] for a in arms}
+    assert shown == {"a": [0.01] * 2, "b": [0.02] * 2}
+    lines = results.read(tmp_path / "two.jsonl")
+    without = [r for r in lines if (r.arm, r.settings["optim"]["rate"]) != ("b", 0.01)]
+    assert not result_of(two, without).arms  # a rate has not been tried
+
+
+def test_a_choice_of_images_is_tested_on_the_others(tmp_path):
+    """Their number, and their digest, are in the record."""
+    some = replace(TINY, data=replace(TINY.data, count=500))
+    two = replace(TWO, arms={"all": TINY, "some": some}, judge=lambda _: {})
+    run(two, Options(seeds=1, epochs=1, devices=1, out=tmp_path))
+    every, few = results.read(tmp_path / "two.jsonl")
+    assert (every.data["train"], every.data["test"]) == (1437, 360)
+    assert (few.data["train"], few.data["test"]) == (500, 360 + 937)
+    assert every.data["digest"] != few.data["digest"]
+    wrong = few.figures[TEST] * (360 + 937) / 100
+    assert wrong == pytest.approx(round(wrong), abs=1e-3)
+    assert few.figures[TEST] != pytest.approx(few.curves[TEST][-1], abs=1e-3)
 
 
 def test_the_newest_complete_group_is_shown():

@@ -73,7 +73,10 @@ class AlexNet(Net):
 
     width: float = 1.0  # factor of the kernels and units of every layer
     classifier: float = 1.0  # multiplies the units of fc6 and fc7 after `width`
-    conv1: tuple[int, int] = (11, 4)  # size and stride: 11 4, or 5 2 for small images
+    conv1: tuple[int, int] = (
+        11,
+        4,
+    )  # size and stride: 11 4; 5 2 or 5 1 for small images
     activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
     after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv1
     after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv2
@@ -106,13 +109,15 @@ class AlexNet(Net):
                 raise InputError(f"{name} {getattr(self, name)}: above 0")
 
     def _needs_padding(self) -> bool:
-        return self.conv1 == (11, 4) and self.pooling == (2, 2)
+        return self.conv1 != (5, 2) and self.pooling == (2, 2)
 
     def layers(self) -> tuple[Layer, ...]:
         # Net 147's padding gives pooling of 2/2 the map sizes of 3/2. A 5/2 conv1 with
         # 3 pixels of padding needs no such change: 28 -> 16, 8, 4, 2 with either.
-        pad1 = 3 if self.conv1 == (5, 2) else 0
+        # After a 5/1 conv1, only conv5 does: 28 -> 28, 14, 7, 3.
+        pad1 = {(5, 2): 3, (5, 1): 2}.get(self.conv1, 0)
         pad2, pad5 = (1, 0) if self._needs_padding() else (2, 1)
+        pad2 = 2 if self.conv1 == (5, 1) else pad2
         features, groups = self._features(), TOWERS[self.towers].groups
         size1, stride1 = self.conv1
         bias, middle = self.bias_init, self.middle_init
