@@ -51,11 +51,13 @@ def record(
     )
 
 
-def tries(experiment: Experiment) -> list[Record]:
+def tries(
+    experiment: Experiment, epochs: int = 0, data: dict[str, Any] = CIFAR10
+) -> list[Record]:
     """Records of the runs that choose each arm's rate: its own is the best."""
     return [
         replace(
-            chosen := record(experiment, arm, CHOOSES),
+            chosen := record(experiment, arm, CHOOSES, epochs, data),
             settings=chosen.settings
             | {"optim": chosen.settings["optim"] | {"rate": rate}},
             figures=chosen.figures | {TEST: abs(rate - run.optim.rate)},

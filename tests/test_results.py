@@ -149,4 +149,4 @@ def test_the_commit_and_the_machine():
     assert commit == "unknown" or len(commit) == 40
     assert clean in (True, False, None)
     assert results.machine()["cores"] >= 1
-    assert replace(made.record(POOL, PAPER), commit=commit).epochs == 18
+    assert replace(made.record(POOL, PAPER), commit=commit).epochs == 45
