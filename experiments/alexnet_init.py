@@ -4,8 +4,9 @@ Trains `alexnet-small` for two epochs at one rate, with the paper's biases (1 in
 conv4, conv5, fc6 and fc7) and with biases of 0. Early means the mean training error
 over both epochs, with all noise, as batches come. Each epoch is shown too.
 
-Planned before the run: the paper gives no figure. Six pairs find 0.85 points with 80%
-power, for a standard deviation of 0.40 points over seeds.
+Planned before the run: the paper gives no figure. In three earlier pairs the difference
+had a standard deviation of 0.95 points. With that, six pairs find 1.4 points with 80%
+power. (These two epochs were chosen after the earlier pairs had been seen.)
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on that error with biases of 0 minus
 that with biases of 1.
