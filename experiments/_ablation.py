@@ -35,6 +35,8 @@ class Experiment:
     judge: Callable[[Arms], dict[str, Finding]]  # by tag of the claim
     draw: Draw
     seeds: int = 3
+    # Experiments with a net in common differ in their seeds, and so in their luck.
+    first_seed: int = 0
     rates: tuple[float, ...] = ()  # each arm is trained at the best of these
     few_seeds: Mapping[str, int] = field(default_factory=dict)  # arms with fewer
     views: tuple[Views, ...] = ()
@@ -85,6 +87,7 @@ def ablation(
     also_shown: Sequence[str] = (TEST,),
     picture: Sequence[str] = (TEST,),
     seeds: int = 3,
+    first_seed: int = 0,
     rates: tuple[float, ...] = (),
 ) -> Experiment:
     """An experiment with one claim: `figure` is lower in one arm than in another.
@@ -107,7 +110,16 @@ def ablation(
         return {tag: Finding(ours, decided, (better, worse))}
 
     draw = dots(*picture)
-    return Experiment(name, about, arms, judge, draw, seeds=seeds, rates=rates)
+    return Experiment(
+        name,
+        about,
+        arms,
+        judge,
+        draw,
+        seeds=seeds,
+        first_seed=first_seed,
+        rates=rates,
+    )
 
 
 def dots(*figures: str) -> Draw:

@@ -93,13 +93,14 @@ class Session:
 
     def seeds(self, arm: str) -> range:
         own = self.experiment.few_seeds.get(arm, self.experiment.seeds)
-        return range(self.chosen.seeds or own)
+        first = self.experiment.first_seed
+        return range(first, first + (self.chosen.seeds or own))
 
     def all(self) -> None:
         """Record every arm and seed, one seed of all arms after the other."""
         arms = self.chosen.arms or tuple(self.experiment.arms)
         rates = {arm: self.best_rate(arm) for arm in arms}
-        for seed in range(max(len(self.seeds(arm)) for arm in arms)):
+        for seed in max(map(self.seeds, arms), key=len):
             for arm in (arm for arm in arms if seed in self.seeds(arm)):
                 self.record(arm, at_rate(self.run(arm, seed), rates[arm]))
 
@@ -113,15 +114,9 @@ class Session:
         return min(tried, key=tried.__getitem__, default=run.optim.rate)
 
     def record(self, arm: str, run: Run) -> Record:
-        """Return the record of a run; train it if no file in OUT has it."""
+        """Return the record of a run; train it if the experiment's file lacks it."""
         if known := self.known(arm, run):
             return known
-        others = (p for p in self.chosen.out.glob("*.jsonl") if p != self.path)
-        for record in (record for path in others for record in results.read(path)):
-            # A record without curves is an average of nets.
-            if record.curves.get(TEST) and self._matches(record, run):
-                extra = record.extra if self.experiment.measure else {}
-                return self.add(replace(record, arm=arm, extra=extra))
         try:
             trained = self.train(arm, run)
         except Diverged as end:
@@ -134,17 +129,18 @@ class Session:
         return self.add(self.new(arm, run, trained.history, figures, extra))
 
     def known(self, arm: str, run: Run) -> Record | None:
-        """Return the newest record of an arm's run in the experiment's own file."""
-        newest_first = (r for r in reversed(self.records) if r.arm == arm)
-        return next((r for r in newest_first if self._matches(r, run)), None)
+        """Return the newest record of an arm's run in the experiment's file."""
 
-    def _matches(self, record: Record, run: Run) -> bool:
-        return (
-            record.data["digest"] == self.data_of(run)["digest"]
-            and record.seed == run.seed
-            and self.experiment.figures(run) <= record.figures.keys()
-            and same_run(record.settings, run)
-        )
+        def matches(record: Record) -> bool:
+            return (
+                record.arm == arm
+                and record.data["digest"] == self.data_of(run)["digest"]
+                and record.seed == run.seed
+                and self.experiment.figures(run) <= record.figures.keys()
+                and same_run(record.settings, run)
+            )
+
+        return next(filter(matches, reversed(self.records)), None)
 
     def train(self, arm: str, run: Run) -> Trained:
         """Train on the chosen data, or continue from the checkpoint in OUT/runs."""

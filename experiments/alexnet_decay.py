@@ -40,6 +40,7 @@ EXPERIMENT = ablation(
     also_shown=(TRAINING, TEST),
     picture=(TEST, TRAINING),
     seeds=4,
+    first_seed=10,
     rates=(0.005, 0.01),
 )
 

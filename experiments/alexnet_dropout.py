@@ -96,6 +96,7 @@ EXPERIMENT = Experiment(
     judge=judge,
     draw=curves(TEST, dashed=(FREE, FREE_WITHOUT)),
     seeds=4,
+    first_seed=20,
     rates=(0.005, 0.01),
 )
 

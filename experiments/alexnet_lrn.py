@@ -67,6 +67,7 @@ EXPERIMENT = Experiment(
     judge=judge,
     draw=dots(TEST),
     seeds=8,
+    first_seed=10,
     rates=(0.005, 0.01, 0.02),
 )
 

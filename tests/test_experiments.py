@@ -10,6 +10,7 @@ import alexnet_augment
 import alexnet_batch
 import alexnet_decay
 import alexnet_depth
+import alexnet_dropout
 import alexnet_ensemble
 import alexnet_imagenet
 import alexnet_init
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 import report
 from _ablation import CHOOSES, Experiment, ablation, result_of
-from _runs import SMALL, SUBSET, recipe, same_run, settings_of, train_in, with_net
+from _runs import SMALL, recipe, same_run, settings_of, train_in, with_net
 from _session import Options, run
 
 from alexvgg_jax import results
@@ -80,26 +81,58 @@ def changed(run_, base):
     return {k.split(".")[-1] for k, v in flat(asdict(run_)) if default.get(k) != v}
 
 
+SHORTER = {"epochs", "drop_epochs"}
+OF_SUBSET = {"count", "colour_epochs"} | SHORTER
+
+
 @pytest.mark.parametrize(
-    ("module", "most"),
+    ("module", "papers", "protocol", "most"),
     [
-        (alexnet_lrn, 2),
-        (alexnet_pool, 1),
-        (alexnet_augment, 3),
-        (alexnet_towers, 1),
-        (alexnet_decay, 1),
-        (alexnet_init, 1),
-        (alexnet_depth, 1),
-        (alexnet_batch, 3),
+        (alexnet_lrn, alexnet_lrn.PAPER, set(), 2),
+        (alexnet_pool, alexnet_pool.PAPER, OF_SUBSET | {"conv1"}, 1),
+        (alexnet_augment, alexnet_augment.PAPER, OF_SUBSET, 4),
+        (alexnet_towers, alexnet_towers.JOINED, set(), 1),
+        (alexnet_decay, alexnet_decay.PAPER, OF_SUBSET, 1),
+        (alexnet_init, alexnet_init.PAPER, SHORTER, 1),
+        (alexnet_depth, alexnet_depth.WHOLE, SHORTER | {"conv1"}, 1),
+        (alexnet_batch, "128", set(), 3),
     ],
 )
-def test_the_first_arm_of_an_ablation_or_one_other_is_the_papers(module, most):
-    """The others differ in what their names say."""
-    arms = module.EXPERIMENT.arms
-    base = SUBSET if SUBSET in arms.values() else SMALL
-    differences = {arm: changed(run_, base) for arm, run_ in arms.items()}
-    assert list(differences.values()).count(set()) == 1
-    assert max(len(names) for names in differences.values()) <= most
+def test_the_papers_arm_is_the_small_net_and_others_differ_in_little(
+    module, papers, protocol, most
+):
+    """The paper's arm differs from the recipe in what the protocol says. The others
+    differ from that arm in what their names say."""
+    arms = dict(module.EXPERIMENT.arms)
+    base = arms.pop(papers)
+    assert changed(base, SMALL) == protocol
+    differences = [changed(run_, base) for run_ in arms.values()]
+    assert 1 <= min(map(len, differences)) <= max(map(len, differences)) <= most
+
+
+def test_no_two_ablations_train_the_same_net():
+    """A lucky control would count twice. The runs that choose a rate decide nothing."""
+    modules = (alexnet_lrn, alexnet_pool, alexnet_augment, alexnet_towers)
+    modules += (alexnet_decay, alexnet_init, alexnet_depth, alexnet_batch)
+    modules += (alexnet_dropout,)
+    trained = [
+        {str(settings_of(replace(run_, seed=seed)))}
+        for experiment in (module.EXPERIMENT for module in modules)
+        for arm in experiment.arms
+        for run_ in experiment.tried(arm, experiment.first(arm).epochs)
+        for seed in range(
+            experiment.first_seed, experiment.first_seed + experiment.seeds
+        )
+    ]
+    assert len(set.union(*trained)) == len(trained)
+
+
+def test_pooled_maps_are_as_large_with_either_pooling():
+    """AlexNet §3.4: after a 5x5/1 conv1."""
+    layers = ("conv1", "pool1", "conv2", "pool2", "conv3", "conv4", "pool5")
+    for run_ in alexnet_pool.EXPERIMENT.arms.values():
+        shapes = net_of(run_).shapes()
+        assert [shapes[layer][0] for layer in layers] == [28, 14, 14, 7, 7, 7, 3]
 
 
 @pytest.mark.parametrize("experiment", report.EXPERIMENTS, ids=lambda e: e.name)
@@ -193,6 +226,20 @@ def test_each_arm_is_trained_at_its_best_rate(untrained, monkeypatch, tmp_path):
     assert not result_of(two, without).arms  # a rate has not been tried
 
 
+def test_rates_are_tried_from_end_to_end(tmp_path):
+    """On digits: each arm is trained at each rate, and again at its best."""
+    rates = (1e-3, 1e-4)
+    two = replace(TWO, rates=rates)
+    result = run(two, Options(seeds=1, epochs=1, devices=1, out=tmp_path))
+    records = results.read(tmp_path / "two.jsonl")
+    assert [r.seed for r in records] == [CHOOSES] * 4 + [0] * 2
+    for arm, (shown,) in result.arms.items():
+        tried = {r.settings["optim"]["rate"]: r for r in records[:4] if r.arm == arm}
+        best = min(rates, key=lambda rate: tried[rate].figures[TEST])
+        assert shown.seed == 0 and shown.settings["optim"]["rate"] == best
+    assert (tmp_path / "two.png").exists()
+
+
 def test_a_choice_of_images_is_tested_on_the_others(tmp_path):
     """Their number, and their digest, are in the record."""
     some = replace(TINY, data=replace(TINY.data, count=500))
@@ -222,21 +269,22 @@ def test_the_newest_complete_group_is_shown():
     assert not result_of(TWO, []).findings
 
 
-def test_arms_in_common_are_trained_once(untrained, tmp_path):
-    """By equal settings and images, in any experiment's file, which are copied."""
+def test_an_experiment_trains_its_own_nets(untrained, tmp_path):
+    """Another's file in the same folder is not read; the seeds are its own."""
     run(TWO, Options(seeds=1, epochs=1, out=tmp_path))
-    arms = {"ours": TINY, "other": replace(TINY, batch=64)}
-    other = replace(TWO, name="other", arms=arms, judge=lambda _: {})
-    result = run(other, Options(seeds=1, epochs=1, out=tmp_path))
-    assert [name for name, _ in untrained[2:]] == ["other-seed0"]
-    copied, original = result.arms["ours"][0], results.read(tmp_path / "two.jsonl")[0]
-    assert copied == replace(original, arm="ours")
-    # A record that lacks a figure of the experiment, or of a mean of nets, is no such.
-    more = replace(
-        other, name="more", measures=("colours",), measure=lambda _: ({}, {})
-    )
+    other = replace(TWO, name="other", first_seed=10, judge=lambda _: {})
+    result = run(other, Options(seeds=2, epochs=1, out=tmp_path))
+    assert [run_.seed for _, run_ in untrained] == [0, 0, 10, 10, 11, 11]
+    assert [r.seed for r in result.arms["paper"]] == [10, 11]
+    run(replace(TWO, name="same"), Options(seeds=1, epochs=1, out=tmp_path))
+    assert len(untrained) == 8
+
+
+def test_a_record_that_lacks_a_figure_is_trained_again(untrained, tmp_path):
+    run(TWO, Options(seeds=1, epochs=1, out=tmp_path))
+    more = replace(TWO, measures=("colours",), measure=lambda _: ({}, {}))
     run(more, Options(seeds=1, epochs=1, out=tmp_path))
-    assert len(untrained) == 5
+    assert len(untrained) == 4
 
 
 def test_a_net_that_diverges_is_a_record(monkeypatch, tmp_path):

@@ -73,10 +73,7 @@ class AlexNet(Net):
 
     width: float = 1.0  # factor of the kernels and units of every layer
     classifier: float = 1.0  # multiplies the units of fc6 and fc7 after `width`
-    conv1: tuple[int, int] = (
-        11,
-        4,
-    )  # size and stride: 11 4; 5 2 or 5 1 for small images
+    conv1: tuple[int, int] = (11, 4)  # size, stride: 11 4; 5 2 or 5 1 for small images
     activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
     after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv1
     after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv2
@@ -109,7 +106,7 @@ class AlexNet(Net):
                 raise InputError(f"{name} {getattr(self, name)}: above 0")
 
     def _needs_padding(self) -> bool:
-        return self.conv1 != (5, 2) and self.pooling == (2, 2)
+        return self.conv1 in ((11, 4), (5, 1)) and self.pooling == (2, 2)
 
     def layers(self) -> tuple[Layer, ...]:
         # Net 147's padding gives pooling of 2/2 the map sizes of 3/2. A 5/2 conv1 with
