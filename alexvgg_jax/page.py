@@ -26,12 +26,13 @@ papers', on ImageNet unless the claim names another set. Those of cuda-convnet a
 CIFAR-10. Ours are means over seeds with 95% intervals, or counts of
 layers and parameters.
 
-`alexvgg_jax/results.py` has the rule for verdicts. Experiments with a net in common
-share its records, and so its luck."""
+`alexvgg_jax/results.py` has the rule for verdicts. Each experiment trains its own
+nets."""
 
 CONVERTED = """
 Records without a digest were converted from older result files. Their commits and
-machine are those of the whole file, and their seconds are not always known."""
+machine are those of the whole file, and their seconds are not always known. Where two
+experiments have a net in common, these records are of the same training."""
 
 RULES = """\
 ## Rules that changed
@@ -42,15 +43,18 @@ These rules changed after figures had been seen:
   of two standard errors, arms compared seed by seed, and the size of an effect counts
   besides its sign;
 - a test error agrees up to half a point above the published one, not one and a half;
+- dropout, crops, colour, decay and pooling are tested on 10,000 images, where the net
+  overfits, and depth and pooling with larger maps; their earlier records are gone;
+- each arm of dropout, crops, colour, decay and LRN trains at the best of several rates;
+- biases are judged over two epochs together, not by the second alone;
 - the interval of what five nets gain;
 - LRN's verdict says whether it beats its own constant;
 - how ReLU's learning rates are chosen;
 - a schedule that was cut short tests nothing.
 
-Two rules changed while their nets trained: fully-connected layers do not decide §7,
-and ten views decide the 14.2% net. No verdict changed by these: greyscale images cannot
-test the colour claim; only CIFAR-10 tests ReLU; nets that diverge have no gap and no
-ratio of epochs."""
+One rule changed while its nets trained: ten views decide the 14.2% net. No verdict
+changed by these: greyscale images cannot test the colour claim; only CIFAR-10 tests
+ReLU; nets that diverge have no gap and no ratio of epochs."""
 
 
 def _findings(results: Sequence[Result]) -> dict[str, tuple[Result, Finding]]:
@@ -114,10 +118,11 @@ def tested_in(result: Result, finding: Finding) -> str:
         for figure in (TRAINING, TEST)
         if figure in first.figures
     ]
-    rates = f"{' / '.join(errors)}% {'training / ' * (len(errors) > 1)}test error"
-    images, seeds = f"{first.data['train']:,} images", f"{len(records)} seeds"
-    seeds = seeds.removesuffix("s") if len(records) == 1 else seeds
-    return f"{first.settings['name']}, {images}, {rates}, {seeds}"
+    kinds = "training / test error" if len(errors) > 1 else "test error"
+    rates = [f"{' / '.join(errors)}% {kinds}"] if errors else []
+    seeds = f"{len(records)} seed{'s' * (len(records) > 1)}"
+    images = f"{first.data['train']:,} images"
+    return ", ".join([first.settings["name"], images, *rates, seeds])
 
 
 def effects(results: Sequence[Result]) -> list[tuple[str, Figure, Figure]]:

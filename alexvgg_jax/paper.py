@@ -130,7 +130,7 @@ CLAIMS: dict[str, Claim] = {
         sentence="Random 224 crops of 256 x 256 images and their mirror images make "
         "the training set 2048 times larger; without them the net overfits "
         "substantially.",
-        published=_figures({"training set": 2048}, "times"),
+        published=_figures({"times as many training images": 2048}),
         code="alexvgg_jax.augment.random_crop",
         experiment="alexnet_augment.py --data cifar10",
     ),

@@ -6,8 +6,8 @@ over both epochs, with all noise, as batches come. Each epoch is shown too.
 
 Planned before the run: the paper gives no figure. In three earlier pairs the difference
 had a standard deviation of 0.95 points. With that, six pairs find 1.4 points with 80%
-power. (These two epochs were chosen after the earlier pairs had been seen. They are too
-few for a test error that says something: the claim is about the early stages alone.)
+power. (These two epochs were chosen after the earlier pairs had been seen.) After 18
+epochs, those nets had about 25% training and 28% test error.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on that error with biases of 0 minus
 that with biases of 1.
