@@ -115,7 +115,7 @@ def test_crops_and_mirrors_make_the_published_number_of_images():
     assert recipe.augment.mirror
     places = (recipe.data.size - recipe.augment.crop) ** 2
     published = paper.claim("AlexNet §4.1 crops").published
-    assert 2 * places == published["training set"].value
+    assert 2 * places == published["times as many training images"].value
 
 
 def test_the_recipe_has_the_papers_hyper_parameters():
