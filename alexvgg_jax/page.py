@@ -12,6 +12,7 @@ from alexvgg_jax.results import (
     WORDS,
     Finding,
     Result,
+    Verdict,
     each,
     estimate,
     values,
@@ -92,7 +93,8 @@ def scoreboard(results: Sequence[Result], links: bool = False) -> str:
     """
     findings, lines = _findings(results), []
     for tag, claim in paper.CLAIMS.items():
-        word, shown, where = "not tested", _effect(claim), "-"
+        why = f"needs {claim.needs}" if claim.needs else ""
+        word, shown, where = str(Verdict("not tested", why)), _effect(claim), "-"
         if tag in findings:
             result, finding = findings[tag]
             verdict, shown = finding.verdict, _first(claim, finding)

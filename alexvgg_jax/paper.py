@@ -43,6 +43,7 @@ class Claim(NamedTuple):
     published: Mapping[str, Figure]  # empty where the paper gives no figure
     code: str = ""  # dotted path of the object that implements it; empty for none
     experiment: str = ""  # command in experiments/ that measures it; empty for none
+    needs: str = ""  # what its experiment lacks, if it has not been run for that
 
 
 def _figures(values: Mapping[str, float | int], unit: str = "") -> dict[str, Figure]:
@@ -271,19 +272,27 @@ CLAIMS: dict[str, Claim] = {
         experiment="alexnet_depth.py --data cifar10",
     ),
     "One weird trick": Claim(
-        short="Split convolutions by data, classifiers by model",
-        sentence="Data parallelism suits the convolutions, which hold most of the "
-        "computation, and model parallelism the fully-connected layers, which hold "
-        "most of the parameters; the net has one tower.",
-        published={},
+        short="Convolutions compute; fully-connected layers hold the parameters",
+        sentence="Data parallelism suits the convolutions, with 90 to 95% of the "
+        "computation, and model parallelism the fully-connected layers, with about "
+        "95% of the parameters; the net has one tower.",
+        published=_figures(
+            {
+                "computation in convolutions, at least": 90.0,
+                "parameters in fully-connected layers": 95.0,
+            },
+            "%",
+        ),
         code="alexvgg_jax.models.alexnet.OneWeirdTrick",
+        experiment="network_sizes.py",
     ),
     "One weird trick batch": Claim(
         short="k times the batch, k times the rate",
         sentence="With a batch k times larger, a learning rate k times higher works "
         "best in practice, where theory asks for its square root.",
-        published={},
+        published=_figures({"power of k in the best rate": 1.0}),
         experiment="alexnet_batch.py --data cifar10",
+        needs="a GPU",
     ),
     "cuda-convnet 80sec": Claim(
         short="CIFAR-10: 26% in 80 seconds",

@@ -38,7 +38,8 @@ def without(layer: str) -> str:
 def judge(arms: Arms) -> dict[str, Finding]:
     """Apply the rule above."""
     lost = {arm: results.difference(arms, arm, WHOLE) for arm in map(without, MIDDLE)}
-    ours = {**lost, **results.each(arms, TEST)}
+    weakest_first = sorted(lost, key=lambda arm: lost[arm].value)
+    ours = {arm: lost[arm] for arm in weakest_first} | results.each(arms, TEST)
     (published,) = paper.claim("AlexNet §7").published.values()
     verdicts = {
         layer: results.verdict(lost[without(layer)], published.value)

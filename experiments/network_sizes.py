@@ -1,6 +1,6 @@
-"""AlexNet §3.5, VGG Table 1, VGG Table 2, VGG §2.3: layers and parameters, counted.
+"""AlexNet §3.5, One weird trick, VGG Table 1, VGG Table 2, VGG §2.3: counts of nets.
 
-Nothing is trained. The numbers follow from the shapes of the nets.
+Nothing is trained. Layers, parameters and computation follow from the nets' shapes.
 
 Verdict: counted if every count is within 2% of the published figure, which the papers
 round; it contradicts here otherwise.
@@ -13,7 +13,7 @@ import math
 from rich.console import Console
 
 from alexvgg_jax import models, paper
-from alexvgg_jax.models import Net
+from alexvgg_jax.models import Net, summary
 from alexvgg_jax.paper import Figure
 from alexvgg_jax.results import Finding, Result, Verdict
 
@@ -28,6 +28,23 @@ def neurons(net: Net) -> int:
     """Return the number of outputs of all layers that have parameters."""
     shapes = net.shapes()
     return sum(math.prod(shapes[layer]) for layer in net.param_shapes())
+
+
+def shares(net: Net) -> dict[str, Figure]:
+    """Return where the computation and the parameters of a net are."""
+    layers = summary.costs(net)
+    convolutions = [layer for layer in layers if layer.name.startswith("conv")]
+    dense = [layer for layer in layers if layer.name.startswith("fc")]
+    computed = sum(layer.multiply_adds for layer in convolutions)
+    held = sum(layer.parameters for layer in dense)
+    return {
+        "computation in convolutions, at least": Figure(
+            100 * computed / sum(layer.multiply_adds for layer in layers), "%"
+        ),
+        "parameters in fully-connected layers": Figure(
+            100 * held / parameters(net), "%"
+        ),
+    }
 
 
 def stacks() -> dict[str, Figure]:
@@ -52,6 +69,7 @@ def counts() -> dict[str, dict[str, Figure]]:
             "parameters": Figure(parameters(alexnet)),
             "neurons": Figure(neurons(alexnet)),
         },
+        "One weird trick": shares(models.build("alexnet-owt")),
         "VGG Table 1": {
             f"{column}, weight layers": Figure(len(net.param_shapes()))
             for column, net in vgg.items()

@@ -95,7 +95,7 @@ OF_SUBSET = {"count", "colour_epochs"} | SHORTER
         (alexnet_decay, alexnet_decay.PAPER, OF_SUBSET, 1),
         (alexnet_init, alexnet_init.PAPER, SHORTER, 1),
         (alexnet_depth, alexnet_depth.WHOLE, SHORTER | {"conv1"}, 1),
-        (alexnet_batch, "128", set(), 3),
+        (alexnet_batch, "128, rate 0.01", SHORTER, 3),
     ],
 )
 def test_the_papers_arm_is_the_small_net_and_others_differ_in_little(

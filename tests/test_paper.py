@@ -145,13 +145,14 @@ def test_vgg_recipes_have_the_papers_hyper_parameters():
 
 
 def test_sizes_are_the_published_ones():
-    """AlexNet §3.5, VGG Table 1, VGG Table 2, VGG §2.3: against independent counts.
-    The 650,000 neurons need the 55 x 55 x 96 outputs that conv1 really has."""
+    """AlexNet §3.5, One weird trick, VGG Table 1, VGG Table 2, VGG §2.3: against
+    independent counts. The 650,000 neurons need the 55 x 55 x 96 outputs that conv1
+    really has."""
     findings = network_sizes.result().findings
     assert {str(finding.verdict) for finding in findings.values()} == {"counted"}
     for tag, finding in findings.items():
         assert finding.figures.keys() == paper.claim(tag).published.keys()
-        if tag != "AlexNet §3.5":  # 60,965,224 and 659,272: the paper rounds down
+        if tag.startswith("VGG"):  # the others round down: 60,965,224 and 659,272
             published = {n: f.value for n, f in paper.claim(tag).published.items()}
             assert {n: round(f.value) for n, f in finding.figures.items()} == published
     alexnet = findings["AlexNet §3.5"].figures
@@ -160,6 +161,14 @@ def test_sizes_are_the_published_ones():
     conv1 = math.prod(counts.ALEXNET_SHAPES["conv1"])
     expected = sum(printed.values()) - printed["conv1"] + conv1
     assert alexnet["neurons"].value == expected
+    # Torch's AlexNet: 37,752,832, 16,781,312 and 4,097,000 parameters in fc6 to fc8.
+    computed, held = findings["One weird trick"].figures.values()
+    assert held.value == pytest.approx(100 * 58_631_144 / 61_100_840)
+    dense = 9216 * 4096 + 4096 * 4096 + 4096 * 1000
+    convolutions = 55**2 * 64 * 363 + 27**2 * 192 * 1600
+    convolutions += 13**2 * (384 * 1728 + 256 * 3456 + 256 * 2304)
+    share = 100 * convolutions / (convolutions + dense)
+    assert computed.value == pytest.approx(share)
     for net, figure in findings["VGG Table 2"].figures.items():
         assert figure.value == counts.PARAMETERS[f"vgg-{net.lower()}"] / 1e6
 

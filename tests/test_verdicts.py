@@ -43,7 +43,6 @@ DECIDED = [
         TEST,
     ),
     (alexnet_decay, "AlexNet §5 decay", "no decay", "0.0005 (paper)", TRAINING),
-    (alexnet_batch, "One weird trick batch", "1024, root", "1024, linear", TEST),
 ]
 
 
@@ -170,6 +169,8 @@ def test_depth_is_decided_by_each_middle_layer(worst, verdict):
 
     (finding,) = judged(alexnet_depth.EXPERIMENT, figures).values()
     assert str(finding.verdict) == verdict
+    lost = [figure.value for figure in finding.figures.values()][:4]
+    assert lost == pytest.approx(sorted([worst, 5.0, 5.0, 5.0]))
 
 
 def test_the_colour_of_towers():
@@ -370,15 +371,48 @@ def test_the_figures_of_more_nets():
 
 
 def test_a_net_that_diverged_is_named():
-    """One weird trick batch: and it counts as chance."""
-    experiment = alexnet_batch.EXPERIMENT
+    """AlexNet §3.4: and it counts as chance."""
+    experiment = alexnet_pool.EXPERIMENT
     records = [
         made.record(experiment, arm, seed, error=error, diverged=error == 90.0)
         for arm, seed in itertools.product(experiment.arms, range(2))
-        for error in [90.0 if arm == "1024, linear" else 30.0 + seed]
+        for error in [90.0 if arm == alexnet_pool.PAPER else 30.0 + 0.1 * seed]
     ]
     (finding,) = result_of(experiment, records).findings.values()
-    assert str(finding.verdict) == "contradicts here: diverged: 1024, linear"
+    assert str(finding.verdict) == "contradicts here: diverged: 3/2 (paper)"
+
+
+@pytest.mark.parametrize(
+    ("steps", "verdict", "power"),
+    [
+        ([2, 2, 2], "agrees", 1.0),
+        ([1, 2, 0], "undecided", 0.5),
+        ([0, 0, 0], "contradicts here", 0.0),
+        ([2, 1, 1], "undecided", 2 / 3),
+        ([3, 2, 2], "undecided: a best rate is at the end of those tried", 7 / 6),
+    ],
+)
+def test_the_rate_of_large_batches(steps, verdict, power):
+    """One weird trick batch: how far the best rate moves from 128 to 1024, in roots of
+    8, from the second of five rates."""
+    rates = alexnet_batch.RATES
+    assert rates[1] == 0.01 and rates[3] == pytest.approx(0.08)
+
+    def figures(arm, seed):
+        moved = steps[seed] if arm.startswith("1024") else 0
+        return {"error": 20.0 if arm.endswith(f"{rates[1 + moved]:.2g}") else 30.0}
+
+    (finding,) = judged(alexnet_batch.EXPERIMENT, figures).values()
+    assert str(finding.verdict) == verdict
+    assert finding.figures[alexnet_batch.FIGURE].value == pytest.approx(power)
+
+
+def test_an_epoch_decays_weights_equally_in_every_batch():
+    """One weird trick batch: rate times decay grows with the batch; 5,000 updates."""
+    runs = alexnet_batch.EXPERIMENT.arms.values()
+    decays = [r.optim.rate * r.optim.weight_decay / r.batch for r in runs]
+    np.testing.assert_allclose(decays, 0.01 * 0.0005 / 128)
+    assert min(50_000 * r.epochs / r.batch for r in runs) > 5000 and len(runs) == 15
 
 
 @pytest.mark.parametrize(
