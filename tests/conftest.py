@@ -1,3 +1,4 @@
+import gc
 import os
 import resource
 import shutil
@@ -23,6 +24,10 @@ if jax.__version_info__ < (0, 11):  # newer ones do not know it
     QUICK.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([*QUICK, os.environ.get("XLA_FLAGS", "")])
 
+# Most programs run once. This makes them slow, but compiling them takes less. Tests
+# that train use the fixture `optimized`.
+jax.config.update("jax_disable_most_optimizations", True)
+
 # Many tests train the same net: all processes share its compiled program.
 IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 FIRST = os.getppid() if IS_WORKER else os.getpid()
@@ -35,9 +40,21 @@ for option, value in (
     os.environ[option.upper()] = str(value)  # for the commands that tests start
 
 
+def pytest_collection_finish():
+    gc.freeze()  # no modules are garbage
+
+
 def pytest_sessionfinish():
     if not IS_WORKER:
         shutil.rmtree(COMPILED, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def optimized():
+    """For tests that train: quick programs."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture

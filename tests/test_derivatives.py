@@ -92,11 +92,11 @@ def test_directional_derivatives(net):
     """First and second derivatives agree in forward, reverse and mixed mode."""
     loss, params, tangent = problem(net)
 
-    def forward(params):
-        return jax.jvp(loss, (params,), (tangent,))[1]
-
     @jax.jit
-    def derivatives(params):
+    def derivatives(params, tangent):
+        def forward(params):
+            return jax.jvp(loss, (params,), (tangent,))[1]
+
         gradient, product = jax.jvp(jax.grad(loss), (params,), (tangent,))
         first = (
             forward(params),
@@ -110,7 +110,7 @@ def test_directional_derivatives(net):
         )
         return first, second
 
-    for same in derivatives(params):
+    for same in derivatives(params, tangent):
         assert same[0] != 0
         np.testing.assert_allclose(same, same[0], rtol=1e-3)
 

@@ -143,6 +143,7 @@ def test_every_arm_is_a_net_that_can_be_built(experiment):
     assert set(experiment.few_seeds) <= set(experiment.arms)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_an_experiment_from_end_to_end(tmp_path, capsys):
     """AlexNet §3.4: two arms are trained once, and shown from their file."""
     chosen = Options(seeds=1, epochs=1, devices=1, out=tmp_path)

@@ -5,14 +5,14 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cv2
 import jax
 import numpy as np
+import processes
 import pytest
 from jax.experimental import multihost_utils
 
@@ -21,16 +21,7 @@ from alexvgg_jax.hosts import check_agreement, check_shared, join_hosts
 
 SMALL = ("--data.size", "12", "--epochs", "3", "--batch", "32")  # 10 steps
 UNTIL_ENDED = ("--epochs", "1000")
-HEARTBEAT = 6  # seconds; the command's own 30 would only take longer
-COMMAND = f"""
-import runpy, signal
-from alexvgg_jax import hosts
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
-from alexvgg_jax.data import sources
-hosts.HEARTBEAT = {HEARTBEAT}
-sources.IN_MEMORY_BYTES = 0  # images are decoded in every epoch
-runpy.run_module("alexvgg_jax", run_name="__main__", alter_sys=True)
-"""
+DEAD = processes.HEARTBEAT + 60  # seconds until a host has seen that another died
 ROUNDING = 1e-4  # of sums in another order, grown over the steps
 
 # In this process.
@@ -115,7 +106,7 @@ def test_hosts_must_share_the_folder(tmp_path, monkeypatch, shared):
 
 # In processes of their own.
 
-STARTED: list[subprocess.Popen] = []
+STARTED: list[BaseProcess] = []
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -138,7 +129,7 @@ def no_process_is_left():
     while STARTED:
         process = STARTED.pop()
         process.kill()
-        process.wait()
+        process.join()
 
 
 class Host:
@@ -146,26 +137,35 @@ class Host:
 
     def __init__(self, folder: Path, devices: int, *arguments: str, **launcher: str):
         images = folder.parent.parent / "images"
-        command = [sys.executable, "-c", COMMAND, "train", "digits", *SMALL]
-        command += ["--data.name", str(images), "--out", str(folder)]
+        command = ("train", "digits", *SMALL, "--data.name", str(images))
+        command += ("--out", str(folder), *arguments)
         self.log = folder.parent / f"{folder.name}{len(list(folder.parent.iterdir()))}"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, *arguments],
-                env=os.environ
-                | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
-                | launcher,
-                stdout=log,
-                stderr=log,
-            )
+        self.log.touch()
+        self.process = processes.start(
+            command,
+            (self.log, self.log),
+            launcher,
+            jax_num_cpu_devices=devices,
+            jax_platforms="cpu",
+        )
         STARTED.append(self.process)
+
+    def ends(self, seconds: float = 240) -> int:
+        """Its exit code, once it has ended."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, self.log.read_text()
+        return self.process.exitcode
 
     def ended(self, code: int = 0) -> str:
         """What it printed, once it has ended with that exit code."""
-        actual = self.process.wait(timeout=240)
+        actual = self.ends()
         printed = self.log.read_text()
         assert actual == code, printed
         return printed
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid
+        os.kill(self.process.pid, number)
 
 
 def at(address: str, host: int) -> tuple[str, ...]:
@@ -200,7 +200,7 @@ def two_tasks_of_slurm(folder: Path, *arguments: str) -> tuple[Host, Host]:
 
 def wait_for_a_checkpoint(folder: Path, host: Host) -> None:
     while not (folder / "checkpoints" / "4").exists():
-        assert host.process.poll() is None, host.log.read_text()
+        assert host.process.exitcode is None, host.log.read_text()
         time.sleep(0.01)
 
 
@@ -232,8 +232,8 @@ def test_a_host_that_dies_ends_the_other_and_one_host_resumes(one_host, tmp_path
     folder = tmp_path / "two"
     first, second = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, first)
-    second.process.send_signal(signal.SIGKILL)
-    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
+    second.signal(signal.SIGKILL)
+    assert first.ends(DEAD) != 0
     printed = first.log.read_text()
     assert printed.startswith("waiting for 2 hosts")
     assert "if one dies, all end, and --resume continues" in printed
@@ -249,9 +249,9 @@ def test_an_interrupted_host_ends_the_other(tmp_path, interrupted):
     folder = tmp_path / "two"
     hosts = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, hosts[0])
-    hosts[interrupted].process.send_signal(signal.SIGINT)
+    hosts[interrupted].signal(signal.SIGINT)
     assert "interrupted" in hosts[interrupted].ended(130)
-    assert hosts[1 - interrupted].process.wait(timeout=HEARTBEAT + 60) != 0
+    assert hosts[1 - interrupted].ends(DEAD) != 0
 
 
 @pytest.mark.slow
@@ -261,10 +261,12 @@ def test_an_error_of_one_host_ends_both(tmp_path):
     in_its_way.touch()
     first, second = two_hosts(tmp_path / "two")
     assert re.search(f"error: .*{in_its_way}", second.ended(1))
-    assert first.process.wait(timeout=HEARTBEAT + 60) != 0
+    assert first.ends(DEAD) != 0
 
 
-@pytest.mark.parametrize("where", ["train", "test"])
+@pytest.mark.parametrize(
+    "where", ["train", pytest.param("test", marks=pytest.mark.slow)]
+)
 def test_a_picture_that_breaks_ends_both(one_host, tmp_path, images, where):
     """Only one host reads it. Nothing hangs, and both say why they end."""
     folder, picture = tmp_path / "two", images / where / "b" / "3.png"
@@ -273,7 +275,7 @@ def test_a_picture_that_breaks_ends_both(one_host, tmp_path, images, where):
     content = picture.read_bytes()
     picture.write_bytes(content[:40])
     try:
-        ends = [host.process.wait(timeout=HEARTBEAT + 60) for host in hosts]
+        ends = [host.ends(DEAD) for host in hosts]
     finally:
         picture.write_bytes(content)
     printed = [host.log.read_text() for host in hosts]
@@ -288,8 +290,8 @@ def test_the_first_host_dies(tmp_path):
     folder = tmp_path / "two"
     first, second = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, first)
-    first.process.send_signal(signal.SIGKILL)
-    assert second.process.wait(timeout=HEARTBEAT + 60) != 0
+    first.signal(signal.SIGKILL)
+    assert second.ends(DEAD) != 0
     assert "if one dies, all end, and --resume continues" in second.log.read_text()
 
 
@@ -316,10 +318,10 @@ def test_hosts_that_differ(tmp_path, second, message):
 def test_ctrl_c_while_a_host_waits_for_the_others(tmp_path):
     host = Host(tmp_path / "two", 2, *at("localhost:1", 1))
     while "waiting for 2 hosts" not in host.log.read_text():
-        assert host.process.poll() is None, host.log.read_text()
+        assert host.process.exitcode is None, host.log.read_text()
         time.sleep(0.1)
     time.sleep(1)
-    host.process.send_signal(signal.SIGINT)
+    host.signal(signal.SIGINT)
     host.ended(-signal.SIGINT)
 
 
@@ -328,7 +330,7 @@ def test_a_closed_terminal_of_one_host_saves_on_both(one_host, tmp_path):
     folder = tmp_path / "two"
     hosts = two_hosts(folder, *UNTIL_ENDED)
     wait_for_a_checkpoint(folder, hosts[0])
-    hosts[1].process.send_signal(signal.SIGHUP)
+    hosts[1].signal(signal.SIGHUP)
     for host in hosts:
         assert "--resume continues from it" in host.ended(128 + signal.SIGTERM)
     for host in two_hosts(folder, "--resume"):

@@ -1,3 +1,4 @@
+import functools
 import inspect
 import io
 import json
@@ -53,13 +54,17 @@ RUN = Run(
 )
 
 
+pytestmark = pytest.mark.usefixtures("optimized")
 STEPS: dict[str, tuple] = {}
 compile_run = prepare.compile_run
 
 
 def compile_once(run: Run, *arguments) -> tuple:
-    """Most tests train the same net: it is traced once."""
-    settings = to_settings(replace(run, data=Data(size=run.data.size)))
+    """Most tests train the same net: it is traced once. Rates are its inputs."""
+    optim = replace(run.optim, rate=0.0, drop_epochs=())
+    augment = replace(run.augment, colour_epochs=0.0)
+    data = Data(size=run.data.size)
+    settings = to_settings(replace(run, data=data, augment=augment, optim=optim))
     parts = ("data", "augment", "net", "optim", "accumulate", "mesh")
     key = json.dumps([*(settings[part] for part in parts), str(arguments)])
     if key not in STEPS:
@@ -625,12 +630,12 @@ def test_ten_views_are_averaged_as_probabilities(straight):
     """AlexNet §6 ten crops: the softmax of each view, then the mean."""
     work, _, params = straight
     images, _ = work.test_source.fetch(np.arange(work.run.batch))
+    apply = jax.jit(functools.partial(work.net.apply, train=False))
     mean, softmax = centre_crop(work.stats.mean, 12), []
     for flipped in (images, images[:, :, ::-1]):
         for top, left in ((0, 0), (0, 2), (2, 0), (2, 2), (1, 1)):
             crop = flipped[:, top : top + 12, left : left + 12]
-            pixels = jax.numpy.asarray(crop - np.asarray(mean))
-            logits, _ = work.net.apply(params, pixels, train=False)
+            logits, _ = apply(params, crop - np.asarray(mean))
             softmax.append(jax.nn.softmax(logits))
     predicted, _ = evaluate.predict(work, params, work.test_source, 10)
     expected = np.mean(softmax, axis=0)

@@ -2,6 +2,7 @@
 are exported."""
 
 import csv
+import functools
 import json
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from nets import random_params
@@ -23,6 +23,7 @@ from alexvgg_jax.weights.provenance import Provenance
 
 NET = build("vgg-a", width=0.05, classes=6, image_size=32)
 PARAMS = random_params(NET)
+APPLY = jax.jit(functools.partial(NET.apply, train=False))
 PARAMS["fc8"] = jax.tree.map(lambda x: 0.01 * x, PARAMS["fc8"])  # no class is certain
 PROVENANCE = Provenance(
     format="keras", mean=np.array([120.0, 110, 100]), resize=40, crop=32
@@ -53,7 +54,7 @@ def outputs(folder: Path, layer: str) -> np.ndarray:
         image = cv2.imread(str(folder / "photos" / f"{i}.png"), cv2.IMREAD_COLOR_RGB)
         assert image is not None
         images.append(weights.preprocess(image.astype(np.uint8), provenance))
-    return np.asarray(NET.apply(params, jnp.stack(images), train=False)[1][layer])
+    return np.asarray(APPLY(params, np.stack(images))[1][layer])
 
 
 def test_predict(folder, tmp_path, capfd):
@@ -183,8 +184,8 @@ def test_an_exported_program_runs_without_this_package(folder, tmp_path):
         "assert not {'alexvgg_jax', 'flax'} & {*sys.modules}\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
-    images = jnp.asarray(crops - PROVENANCE.mean, jnp.float32)
-    expected, _ = NET.apply(PARAMS, images, train=False)
+    images = (crops - PROVENANCE.mean).astype(np.float32)
+    expected, _ = APPLY(PARAMS, images)
     found = np.load(tmp_path / "logits.npy")
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
