@@ -28,6 +28,8 @@ from alexvgg_jax.run import read_statistics
 from alexvgg_jax.weights.provenance import Provenance
 from alexvgg_jax.weights.stored import model_of
 
+pytestmark = pytest.mark.usefixtures("optimized")
+
 NET = build("cifar-80sec", image_size=12)
 RUN = Run(
     name="small",
