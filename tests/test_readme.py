@@ -27,6 +27,7 @@ SCRIPTS = set(re.findall(r"python (experiments/[\w/]+\.py)", README))
 LINKS = re.findall(r"\]\((?!http|#)([^)#]+)", README)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_the_examples_run_in_order():
     names: dict = {}
     for block in CODE:

@@ -28,6 +28,7 @@ from alexvgg_jax.errors import InputError
         (record_files, 30),
     ],
 )
+@pytest.mark.usefixtures("optimized")
 def test_nothing_is_lost_or_wrong(trouble, count, tmp_path, unchecked):
     with printed():
         trials = [*trouble(count, np.random.default_rng(1), tmp_path)]
