@@ -106,14 +106,14 @@ def load_net(
     return net, *_load(stored, net, None, input, mean)
 
 
-def load_any(file: str | Path) -> tuple[Params, Provenance]:
-    """The parameters of the net that a file has, and where they come from.
+def load_any(file: str | Path) -> tuple[Net, Params, Provenance]:
+    """A net that fits a file, its parameters, and where they come from.
 
     If several nets fit, their parameters are the same: only other layers differ.
     """
     stored = _read(file)
     net = stored.net or next(iter(_nets(stored).values()))
-    return _load(stored, net, None, None, None)
+    return net, *_load(stored, net, None, None, None)
 
 
 def _load(
