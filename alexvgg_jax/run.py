@@ -148,6 +148,14 @@ def _check_name(directory: Path) -> None:
         raise InputError(f"{path}: no checkpoint can be saved below a backslash")
 
 
+def continued(directory: Path, run: Run) -> Run:
+    """The run; if it names nothing to start from, then with what the run in the folder
+    started from. Raises InputError if that cannot be read."""
+    if run.init_from or not (directory / SETTINGS).exists():
+        return run
+    return replace(run, init_from=settings(directory).init_from)
+
+
 def check(
     directory: Path, run: Run, images: Images, resume: bool, change: bool = False
 ) -> bool:
@@ -200,6 +208,11 @@ def _check_same(old: Run, new: Run, path: Path, change: bool) -> None:
         how = " (unless --change is set)" if part in ON_PURPOSE else ""
         raise InputError(
             f"{path}: {name} is {was}, not {is_now}; a resumed run keeps it{how}"
+        )
+    if net_of(old).param_shapes() != net_of(new).param_shapes():
+        raise InputError(
+            f"{path}: augment.crop is {old.augment.crop}, not {new.augment.crop}; a "
+            "resumed run keeps it even with --change: layers would have other shapes"
         )
 
 

@@ -38,7 +38,10 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
     """
     if not (file := work.run.init_from):
         return work, own
-    net, params, provenance = weights.load_any(file)
+    try:
+        net, params, provenance = weights.load_any(file)
+    except InputError as error:
+        raise InputError(f"--init-from {error}") from None
     if (theirs := type(net).__name__) != (ours := type(work.net).__name__):
         raise InputError(f"--init-from {file}: weights of {theirs}, this net is {ours}")
     found, shapes = _shapes(params), _shapes(own)

@@ -300,6 +300,24 @@ def test_new_rates_on_purpose(straight, tmp_path):
         loop.train(net, folder, resume=True, change=True)
 
 
+@pytest.mark.parametrize("head", ["fc", "gap"])
+def test_a_crop_on_purpose_keeps_the_shapes_of_layers(head):
+    """A head of averages takes crops of any size."""
+    net = build("vgg-a", head=head, width=0.05)
+    old, new = (
+        replace(RUN, net=net, data=Data(size=64), augment=Augment(crop=crop))
+        for crop in (32, 64)
+    )
+    with pytest.raises(InputError, match="is 32, not 64; .* keeps it .unless"):
+        run_folder._check_same(old, new, Path("run.json"), change=False)
+    if head == "gap":
+        run_folder._check_same(old, new, Path("run.json"), change=True)
+        return
+    message = "run.json: augment.crop is 32, not 64; .* keeps it even with --change"
+    with pytest.raises(InputError, match=message):
+        run_folder._check_same(old, new, Path("run.json"), change=True)
+
+
 def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
     printed = io.StringIO()
     monkeypatch.setattr(loop, "console", Console(file=printed, width=100))

@@ -167,7 +167,9 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
     assert (np.asarray(setup.stats.mean) == COLOUR).all()
     assert (np.asarray(weights.load_any(tmp_path / "run")[2].mean) == COLOUR).all()
     file.unlink()
-    resumed = loop.train(replace(run, epochs=2), tmp_path / "run", resume=True)
+    again = replace(run, epochs=2, init_from="")  # is not needed again
+    resumed = loop.train(again, tmp_path / "run", resume=True)
+    assert run_folder.settings(tmp_path / "run").init_from == str(file)
     assert (np.asarray(read_statistics(tmp_path / "run").mean) == COLOUR).all()
     for name in trained:
         assert not np.array_equal(
