@@ -267,14 +267,21 @@ COMMANDS = {
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command of a command line."""
-    return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="python -m alexvgg_jax",
-        description=__doc__,
-        args=arguments,
-        config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
-    )
+    """The command of a command line. Raises InputError for a setting that is out of its
+    bounds."""
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="python -m alexvgg_jax",
+            description=__doc__,
+            args=arguments,
+            config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
+        )
+    except InputError as error:
+        switch, *rest = str(error).split(" ")
+        if not switch.startswith("-"):  # of a net, as `build` calls it
+            switch = f"--net.{switch.replace('_', '-')}"
+        raise InputError(" ".join((switch, *rest))) from None
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -282,9 +282,10 @@ def settings(directory: Path) -> Run:
     _check_name(directory)
     if not path.exists():
         raise InputError(f"{directory}: no run there (it has no {SETTINGS})")
+    fields = _read(path)
     try:
-        return from_settings(_read(path))
-    except (ValueError, TypeError, KeyError) as error:
+        return from_settings(fields)
+    except (InputError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not the settings of a run: {error}") from None
 
 
