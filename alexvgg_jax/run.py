@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 
 from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.config import Run, from_settings, to_settings
-from alexvgg_jax.data.sources import Source, folder_of, open_source
+from alexvgg_jax.data.sources import Source, check_classes, folder_of, open_source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import read_json, write_bytes, write_json, write_text
 from alexvgg_jax.models import Net
@@ -72,8 +72,7 @@ def open_images(run: Run) -> tuple[Source, Source, Images]:
         raise InputError(
             f"--batch {run.batch}: at most {train.count}, the images of {train.about}"
         )
-    if len(train.classes) < 2:
-        raise InputError(f"{train.about}: only one class, {' '.join(train.classes)}")
+    check_classes(train)
     return train, test, images_of(train, test)
 
 

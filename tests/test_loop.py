@@ -1,3 +1,4 @@
+import contextlib
 import inspect
 import io
 import json
@@ -521,6 +522,25 @@ def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
     run = replace(RUN, data=Data(str(tmp_path), size=14), batch=32)
     with pytest.raises(InputError, match="folder .*: only one class, cat"):
         loop.train(run, tmp_path / "run")
+
+
+def test_what_is_left_out_is_said_once(photos, tmp_path, monkeypatch):
+    """Of each set, and of the folder that both are in."""
+    printed = io.StringIO()
+    monkeypatch.setattr(prepare, "console", Console(file=printed, width=100))
+    (photos / "a" / "notes.txt").write_text("about")
+    for name in ("a/00.png", "b/19.png"):
+        (photos / name).write_bytes(b"no image")
+    data = Data(str(photos), size=14, skip_bad=True)
+    run = replace(RUN, data=data, batch=12)
+    with contextlib.ExitStack() as stack:
+        prepare.prepare(run, tmp_path / "run", False, False, stack)
+    skipped, *left_out = printed.getvalue().strip().split("; ")
+    assert skipped == f"{photos}: skipped 1 .txt"
+    assert left_out == [
+        f"folder {photos.name}: left out 1 of {count} {part} images"
+        for count, part in ((36, "train"), (4, "test"))
+    ]
 
 
 def test_a_full_disk_ends_the_curves_too(largest_file, tmp_path):

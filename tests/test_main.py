@@ -107,8 +107,38 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
+    ("files", "lines"),
+    [
+        (
+            ["train/a/1.png", "val/a/1.png"],
+            ["folder set: only one class, a", "set: 2 images, 1 problem"],
+        ),
+        ([], ["--data set: ", "set: 0 images, 1 problem"]),
+        (
+            ["a/1.png", "b/1.png"],
+            ["for testing; `train --data.held-out N` te", "set: 2 images, 1 problem"],
+        ),
+    ],
+)
+def test_check_says_what_training_would_refuse(
+    files, lines, tmp_path, capfd, monkeypatch
+):
+    """Each problem once."""
+    monkeypatch.chdir(tmp_path)
+    for name in files:
+        Path("set", name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(f"set/{name}", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(SystemExit, match="1"):
+        __main__.parse(("check", "set"))()
+    printed = capfd.readouterr().out.splitlines()
+    assert len(printed) == len(lines)
+    assert all(line in found for line, found in zip(lines, printed, strict=True))
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("check", "digits", "--size", "0"), "error: --size 0: at least 1"),
         (("summary", "vgg-d", "--image-size", "8"), "too small"),
         (("summary", "vgg-d", "--train", "--batch", "0"), "--batch 0: at least 1"),
         (("summary", "vgg-d", "--batch", "8"), "--batch: only with --train"),
@@ -306,6 +336,17 @@ def test_a_recipe_shows_the_fields_of_its_net():
     assert "--net.head {fc,dense,gap}" in printed
     assert "default: glorot" in printed
     assert "--net.classes" not in printed  # the data decides
+    mirror = "--augment.mirror, --augment.no-mirror flip half of the images"
+    assert mirror in printed.replace("│ ", "")  # it is on
+
+
+@pytest.mark.parametrize("command", [("train", "vgg-a"), ("summary", "vgg-d")])
+def test_no_option_has_two_defaults(command, capfd):
+    with pytest.raises(SystemExit, match="0"):
+        __main__.parse((*command, "--help"))
+    printed = " ".join(capfd.readouterr().out.replace("│", "").split())
+    assert "(default: " in printed
+    assert not re.search(r"\(default: [^()]*\) \(default", printed)
 
 
 def test_a_field_of_a_net_is_replaced():
