@@ -163,7 +163,9 @@ def test_check_says_what_training_would_refuse(
         (("summary", "vgg-d", "--net.width", "-1"), "error: --net.width -1.0: a numb"),
         (("summary", "alexnet-paper", "--net.lrn-k", "0"), "error: --net.lrn-k 0.0: "),
         (("eval", "nowhere"), "nowhere: no run there"),
-        (("predict", "nowhere", "x.jpg"), "nowhere: No such file or directory"),
+        (("predict", "nowhere", "x.jpg"), "x.jpg: No such file or directory"),
+        (("predict", "x.jpg"), "name both weights and pictures"),
+        (("predict", "--weights", "x.h5"), "name both weights and pictures"),
         (("filters", "nowhere"), "nowhere: no run there"),
     ],
 )
@@ -306,8 +308,11 @@ def test_a_run_is_trained_tested_used_and_drawn(tmp_path, monkeypatch, capfd):
     printed = capfd.readouterr()
     assert "filters.png" in printed.out and "bad.jpg" not in printed.out
     assert "skipped: bad.jpg: not an image" in printed.err
-    with pytest.raises(errors.InputError, match="no images in"):
+    with pytest.raises(errors.InputError, match="no images in run/checkpoints"):
         command("predict", folder, folder / "checkpoints")
+    for flag, value in (("--net", "vgg-d"), ("--input", "torch")):
+        with pytest.raises(errors.InputError, match=f"{flag}: not with run: a run"):
+            command("predict", folder, picture, flag, value)
 
     (tmp_path / "set" / "cat").mkdir(parents=True)
     picture.rename(tmp_path / "set" / "cat" / "1.png")

@@ -39,7 +39,10 @@ class File(NamedTuple):
 
 
 def image_files(path: Path) -> list[Path]:
-    """The path itself, or all images in a folder and its subfolders."""
+    """The path itself, or all images in a folder and its subfolders. InputError if
+    there is no such path."""
+    if not path.exists():
+        raise InputError(f"{path}: No such file or directory")
     if not path.is_dir():
         return [path]
     return [file.path for file in _walk(path, Counter())]

@@ -37,6 +37,7 @@ from alexvgg_jax.weights.stored import (
     dense_layers,
     headless,
     model_of,
+    not_finite,
     problems_of,
     to_params,
 )
@@ -173,6 +174,8 @@ def _nets(stored: Stored) -> dict[str, Net]:
         if not problems_of(stored, net, headless(stored, net))
     }
     if not fits:
+        if bad := not_finite(stored.arrays):
+            raise InputError(f"{stored.path}: NaN or infinity in {', '.join(bad)}")
         names = ", ".join(nets)
         raise InputError(
             f"{stored.path}: fits none of the nets, {names}: name one (--net)"
