@@ -299,9 +299,7 @@ def test_what_cannot_be_saved(tmp_path):
     file, provenance = tmp_path / "a", Provenance("ours", np.zeros(3))
     net = build("alexnet-small")
     params = random_params(net)
-    with pytest.raises(
-        InputError, match="torchvision has no .*; it has alexnet-owt, vgg-a"
-    ):
+    with pytest.raises(InputError, match="has no alexnet-small; it has alexnet-owt, v"):
         weights.save(params, file, net, provenance, target="torchvision")
     with pytest.raises(InputError, match="params of another net"):
         weights.save(params, file, replace(net, classes=3), provenance)

@@ -146,10 +146,11 @@ def test_features_continue(folder, tmp_path):
     for options, message in (
         (("--layer", "fc6"), "part: has --layer relu7, not fc6: delete it first"),
         (("--pool", "max"), "part: has --pool none, not max"),
-        ((folder / "photos",), "part: of other pictures"),
     ):
         with pytest.raises(InputError, match=message):
             command(*arguments, *options)
+    with pytest.raises(InputError, match="part: of other pictures"):
+        command("features", folder / "photos" / "0.png", *arguments[2:])
     part.write_bytes(b"no features")
     with pytest.raises(InputError, match="part: has no features"):
         command(*arguments)

@@ -159,9 +159,8 @@ def _difference(path: Path, header: bytes) -> str:
         for key in ("layer", "pool", "weights"):
             if theirs[key] != ours[key]:
                 return f"has --{key} {theirs[key]}, not {ours[key]}"
-        return (
-            f"of other {'weights' if theirs['names'] == ours['names'] else 'pictures'}"
-        )
+        same = theirs["names"] == ours["names"]
+        return "of other weights" if same else "of other pictures"
     except (ValueError, TypeError, KeyError):
         return "has no features"
 
