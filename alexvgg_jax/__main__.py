@@ -176,6 +176,12 @@ class Check:
             sys.exit(1)
 
 
+def _flagged(error: InputError, part: str = "") -> InputError:
+    """The error of a net's switch with the flag that sets it."""
+    switch, _, rest = str(error).partition(" ")
+    return InputError(f"--{part}{switch.replace('_', '-')} {rest}")
+
+
 @dataclass(frozen=True)
 class NamedNet:
     """A network and its switches."""
@@ -207,11 +213,11 @@ class Summary:
         name, net = self.model.name, self.model.net
         if self.batch is not None and not self.train:
             raise InputError("--batch: only with --train")
-        net = replace(
-            net,
-            classes=self.classes or net.classes,
-            image_size=self.image_size or net.image_size,
-        )
+        classes, size = self.classes or net.classes, self.image_size or net.image_size
+        try:
+            net = replace(net, classes=classes, image_size=size)
+        except InputError as error:
+            raise _flagged(error) from None
         net.shapes()  # raises if the image is too small
         if self.train:
             with Console(stderr=True).status("compiling"):
@@ -291,10 +297,9 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
             config=(tyro.conf.CascadeSubcommandArgs,),
         )
     except InputError as error:
-        switch, *rest = str(error).split(" ")
-        if not switch.startswith("-"):  # of a net, as `build` calls it
-            switch = f"--net.{switch.replace('_', '-')}"
-        raise InputError(" ".join((switch, *rest))) from None
+        if str(error).startswith("--"):
+            raise
+        raise _flagged(error, "net.") from None
 
 
 def main(arguments: Sequence[str]) -> None:

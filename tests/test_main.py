@@ -140,6 +140,7 @@ def test_check_says_what_training_would_refuse(
     [
         (("check", "digits", "--size", "0"), "error: --size 0: at least 1"),
         (("summary", "vgg-d", "--image-size", "8"), "too small"),
+        (("summary", "vgg-d", "--image-size", "-1"), "error: --image-size -1: a whole"),
         (("summary", "vgg-d", "--train", "--batch", "0"), "--batch 0: at least 1"),
         (("summary", "vgg-d", "--batch", "8"), "--batch: only with --train"),
         (("summary", "vgg-d", "--over", "256"), "built for 224x224 images"),

@@ -180,6 +180,7 @@ def test_features_of_a_damaged_picture(folder, tmp_path, capfd):
     ("arguments", "message"),
     [
         (("features", "none.jpg", "--out", "f"), "none.jpg: No such file"),
+        (("features", "photos", "--out", "a.safetensors/f"), "--out a.safetensors/f: "),
         (("predict", "none.jpg"), "none.jpg: No such file"),
         (("predict", "photos", "--csv", "photos"), "--csv photos: no file can be"),
         (("predict", "photos", "--csv", "a.safetensors/b"), "--csv a.safetensors/b: "),

@@ -25,6 +25,7 @@ from alexvgg_jax.data.batches import prefetch
 from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.evaluate import decode_file
+from alexvgg_jax.files import check_place
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.sharding import all_devices, everywhere, make_mesh, place
 from alexvgg_jax.weights import Input, Provenance
@@ -59,6 +60,7 @@ class Features:
             raise InputError(f"--batch {self.batch}: at least 1")
         if self.out.exists():
             raise InputError(f"--out {self.out}: exists already")
+        check_place(self.out, "--out")
         net, params, provenance = weights.load_net(
             self.weights, self.net, input=self.input
         )
