@@ -149,7 +149,7 @@ def net_to_settings(net: Net) -> dict[str, Any]:
 def from_settings(settings: Mapping[str, Any]) -> Run:
     """The run of `to_settings`, after JSON. A missing setting has its default.
 
-    Raises TypeError, InputError or KeyError for settings of no run.
+    Raises TypeError, ValueError, KeyError or InputError for settings of no run.
     """
     parts: dict[str, Any] = {
         "data": _from_json(Data, settings["data"]),

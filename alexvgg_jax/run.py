@@ -284,7 +284,7 @@ def settings(directory: Path) -> Run:
     fields = _read(path)
     try:
         return from_settings(fields)
-    except (InputError, TypeError, KeyError) as error:
+    except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not the settings of a run: {error}") from None
 
 
