@@ -32,7 +32,7 @@ from alexvgg_jax.commands.features import Features
 from alexvgg_jax.commands.predict import Predict
 from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.decode import BadImages
-from alexvgg_jax.data.sources import find_source
+from alexvgg_jax.data.sources import check_classes, find_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
 from alexvgg_jax.hosts import end_process, join_hosts
 from alexvgg_jax.models import MODELS, Net, summary
@@ -53,7 +53,7 @@ class Train:
     """Train a network: train RECIPE, whose options change it."""
 
     recipe: Recipe
-    out: Path | None = None  # folder of the run (default: runs/NAME-DATA)
+    out: Path | None = None  # folder of the run; without it runs/NAME-DATA
     resume: bool = False  # continue from the newest checkpoint there, if it has one
     change: bool = False  # with --resume: go on with the new --optim and --augment
     coordinator: str = ""  # HOST:PORT of the first host, if jax cannot detect it
@@ -139,13 +139,21 @@ class Check:
     size: int = 32  # pixels: every image is scaled and cut to size x size
 
     def __call__(self) -> None:
-        count, problems, console = 0, 0, Console(stderr=True)
+        if self.size < 1:
+            raise InputError(f"--size {self.size}: at least 1")
+        count, problems, console = 0, set[str](), Console(stderr=True)
+
+        def report(*lines: str) -> None:
+            for line in lines:
+                if line not in problems:
+                    print(line)
+                problems.add(line)
+
         for split in ("train", "test"):
             try:
                 source = find_source(Data(self.data, self.size), split)
             except InputError as error:
-                problems += 1
-                print(error)
+                report(str(error))
                 continue
             if source.note:
                 print(source.note)
@@ -155,12 +163,23 @@ class Check:
                 try:
                     source.fetch(part)
                 except BadImages as bad:
-                    problems += len(bad.errors)
-                    print(*bad.errors, sep="\n")
+                    report(*map(str, bad.errors))
             count += source.count
-        print(f"{self.data}: {count:,} images, {problems:,} problems")
+            if split == "train":
+                try:
+                    check_classes(source)
+                except InputError as error:
+                    report(str(error))
+        found = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
+        print(f"{self.data}: {count:,} images, {found}")
         if problems:
             sys.exit(1)
+
+
+def _flagged(error: InputError, part: str = "") -> InputError:
+    """The error of a net's switch with the flag that sets it."""
+    switch, _, rest = str(error).partition(" ")
+    return InputError(f"--{part}{switch.replace('_', '-')} {rest}")
 
 
 @dataclass(frozen=True)
@@ -188,17 +207,17 @@ class Summary:
     image_size: int = 0  # height and width in pixels, 0 for the paper's
     over: int = 0  # pixels of a larger image, over which a dense or gap head slides
     train: bool = False  # show the memory of a training step instead
-    batch: int | None = None  # images of that step (default: 128)
+    batch: int | None = None  # images of that step; without it 128
 
     def __call__(self) -> None:
         name, net = self.model.name, self.model.net
         if self.batch is not None and not self.train:
             raise InputError("--batch: only with --train")
-        net = replace(
-            net,
-            classes=self.classes or net.classes,
-            image_size=self.image_size or net.image_size,
-        )
+        classes, size = self.classes or net.classes, self.image_size or net.image_size
+        try:
+            net = replace(net, classes=classes, image_size=size)
+        except InputError as error:
+            raise _flagged(error) from None
         net.shapes()  # raises if the image is too small
         if self.train:
             with Console(stderr=True).status("compiling"):
@@ -267,14 +286,20 @@ COMMANDS = {
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command of a command line."""
-    return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
-        prog="python -m alexvgg_jax",
-        description=__doc__,
-        args=arguments,
-        config=(tyro.conf.CascadeSubcommandArgs, tyro.conf.FlagCreatePairsOff),
-    )
+    """The command of a command line. Raises InputError for a setting that is out of its
+    bounds."""
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="python -m alexvgg_jax",
+            description=__doc__,
+            args=arguments,
+            config=(tyro.conf.CascadeSubcommandArgs,),
+        )
+    except InputError as error:
+        if str(error).startswith("--"):
+            raise
+        raise _flagged(error, "net.") from None
 
 
 def main(arguments: Sequence[str]) -> None:

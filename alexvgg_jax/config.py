@@ -33,9 +33,9 @@ class Data:
     size: int = 32  # pixels: every image is scaled and cut to size x size
     count: int = 0  # train on this many images, equally of all classes; 0 for all
     first: bool = False  # with count: the first images of the set, whatever their class
-    shuffle: bool = True  # a new order every epoch (no-shuffle: the order of the set)
+    shuffle: bool = True  # a new order every epoch; otherwise that of the set
     held_out: int = 0  # test on this number of training images instead, to tune with
-    skip_bad: bool = False  # leave out damaged images (default: they are an error)
+    skip_bad: bool = False  # leave out damaged images; otherwise they are an error
 
     def __post_init__(self) -> None:
         _check("data.", self, size=1, count=0, held_out=0)
@@ -53,7 +53,7 @@ class Augment:
     """What happens to an image before a net sees it."""
 
     crop: int = 0  # pixels: side of the random crop, centred in tests; 0 for no crop
-    shift: bool = True  # crop at a random place (no-shift: at the centre, as in tests)
+    shift: bool = True  # crop at a random place; otherwise at the centre
     mirror: bool = False  # flip half of the images from left to right (AlexNet §4.1)
     colour: float = 0.0  # deviation of the PCA colour noise, 0 for none (AlexNet: 0.1)
     colour_epochs: float = 0.0  # the noise ends after this many epochs; 0 for never
@@ -74,7 +74,7 @@ class Optim:
     layer_decay: ByLayer = field(default_factory=dict)  # layers with another decay
     layer_rate: ByLayer = field(default_factory=dict)  # a layer's factor; 0 freezes it
     drop_epochs: tuple[float, ...] = ()  # divide the rate by 10 after these epochs
-    drop_biases: bool = True  # divide the biases' rate too (no-drop-biases: keep it)
+    drop_biases: bool = True  # divide the biases' rate too; otherwise it stays
     # LAYER EPOCH: divide this layer's rate by 10 after that epoch
     layer_drop: ByLayer = field(default_factory=dict)
     # LAYER EPOCH: this layer stops learning after that epoch
@@ -149,7 +149,7 @@ def net_to_settings(net: Net) -> dict[str, Any]:
 def from_settings(settings: Mapping[str, Any]) -> Run:
     """The run of `to_settings`, after JSON. A missing setting has its default.
 
-    Raises TypeError, ValueError or KeyError for settings of no run.
+    Raises TypeError, ValueError, KeyError or InputError for settings of no run.
     """
     parts: dict[str, Any] = {
         "data": _from_json(Data, settings["data"]),

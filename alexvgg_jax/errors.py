@@ -8,8 +8,11 @@ from collections.abc import Iterator
 import jax
 
 
-class InputError(ValueError):
-    """The user passed something wrong; the message is one line that names it."""
+class InputError(Exception):
+    """The user passed something wrong; the message is one line that names it.
+
+    It is no ValueError: tyro would take that for one of its own.
+    """
 
     def __init__(self, message: str):
         # A file's name can contain a newline, or bytes that are not UTF-8.

@@ -35,6 +35,13 @@ def write_bytes(data: bytes, path: Path) -> None:
         raise OSError(f"{path}: {error.strerror}") from None
 
 
+def check_place(path: Path, flag: str) -> None:
+    """InputError if no file can be written to a path, or to the folders above it."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{flag} {path}: no file can be written there")
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InputError if it is not JSON."""
     try:

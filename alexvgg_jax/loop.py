@@ -65,6 +65,7 @@ def train(
     all_devices()  # InputError if jax has none
     options = {"resume": resume, "change": change}
     check_agreement("options", dataclasses.asdict(run) | options)
+    run = run_folder.continued(directory, run) if resume else run
     with contextlib.ExitStack() as stack:
         work = prepare(run, directory, resume, change, stack)
         init_key, key = keys(work)

@@ -149,7 +149,8 @@ def prepare(
     mesh = make_mesh(run.mesh)
     check_batch(run.batch, mesh, run.accumulate)
     source, test_source, images = run_folder.open_images(run)
-    notes = "; ".join({source.note: 0, test_source.note: 0}).strip("; ")
+    parts = dict.fromkeys(f"{source.note}; {test_source.note}".split("; "))
+    notes = "; ".join(filter(None, parts))
     if notes and not jax.process_index():
         console.print(notes, soft_wrap=True, highlight=False, markup=False)
     check_agreement("images", dataclasses.asdict(images))

@@ -28,7 +28,7 @@ from jax.experimental import multihost_utils
 
 from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.config import Run, from_settings, to_settings
-from alexvgg_jax.data.sources import Source, folder_of, open_source
+from alexvgg_jax.data.sources import Source, check_classes, folder_of, open_source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import read_json, write_bytes, write_json, write_text
 from alexvgg_jax.models import Net
@@ -72,8 +72,7 @@ def open_images(run: Run) -> tuple[Source, Source, Images]:
         raise InputError(
             f"--batch {run.batch}: at most {train.count}, the images of {train.about}"
         )
-    if len(train.classes) < 2:
-        raise InputError(f"{train.about}: only one class, {' '.join(train.classes)}")
+    check_classes(train)
     return train, test, images_of(train, test)
 
 
@@ -148,6 +147,14 @@ def _check_name(directory: Path) -> None:
         raise InputError(f"{path}: no checkpoint can be saved below a backslash")
 
 
+def continued(directory: Path, run: Run) -> Run:
+    """The run; if it names nothing to start from, then with what the run in the folder
+    started from. Raises InputError if that cannot be read."""
+    if run.init_from or not (directory / SETTINGS).exists():
+        return run
+    return replace(run, init_from=settings(directory).init_from)
+
+
 def check(
     directory: Path, run: Run, images: Images, resume: bool, change: bool = False
 ) -> bool:
@@ -200,6 +207,11 @@ def _check_same(old: Run, new: Run, path: Path, change: bool) -> None:
         how = " (unless --change is set)" if part in ON_PURPOSE else ""
         raise InputError(
             f"{path}: {name} is {was}, not {is_now}; a resumed run keeps it{how}"
+        )
+    if net_of(old).param_shapes() != net_of(new).param_shapes():
+        raise InputError(
+            f"{path}: augment.crop is {old.augment.crop}, not {new.augment.crop}; a "
+            "resumed run keeps it even with --change: layers would have other shapes"
         )
 
 
@@ -269,9 +281,10 @@ def settings(directory: Path) -> Run:
     _check_name(directory)
     if not path.exists():
         raise InputError(f"{directory}: no run there (it has no {SETTINGS})")
+    fields = _read(path)
     try:
-        return from_settings(_read(path))
-    except (ValueError, TypeError, KeyError) as error:
+        return from_settings(fields)
+    except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not the settings of a run: {error}") from None
 
 

@@ -1,6 +1,7 @@
 """The parameters and the mean that a run starts from."""
 
 from dataclasses import replace
+from importlib import resources
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ from rich.console import Console
 
 from alexvgg_jax import weights
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.models import Params
+from alexvgg_jax.models import Net, Params
 from alexvgg_jax.prepare import Work, keys
 from alexvgg_jax.sharding import everywhere, like
+from alexvgg_jax.weights import Provenance
 
 console = Console(stderr=True)
 
@@ -27,26 +29,53 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
     """The work and the parameters of a run that starts from `run.init_from`.
 
     In `own`, each layer is replaced by the layer of that name in the weights. A layer
-    that is missing there, or has other shapes, stays; these layers are printed. In the
-    statistics, the mean is replaced by the mean that the weights expect.
+    that is missing there, or has other shapes, stays, and so does a last layer for
+    other classes. Which layers are copied is printed. In the statistics, the mean is
+    replaced by the mean that the weights expect.
 
-    Raises InputError if all layers stay, or if `init_from` has no weights.
+    Raises InputError if all layers stay, if the weights are of another kind of net, or
+    if `init_from` has no weights.
     """
     if not (file := work.run.init_from):
         return work, own
-    params, provenance = weights.load_any(file)
-    found = _shapes(params)
-    fits = [name for name, shapes in _shapes(own).items() if shapes == found.get(name)]
+    try:
+        net, params, provenance = weights.load_any(file)
+    except InputError as error:
+        raise InputError(f"--init-from {error}") from None
+    if (theirs := type(net).__name__) != (ours := type(work.net).__name__):
+        raise InputError(f"--init-from {file}: weights of {theirs}, this net is {ours}")
+    found, shapes = _shapes(params), _shapes(own)
+    *_, last = names = list(work.net.param_shapes())
+    fits = [name for name in names if shapes[name] == found.get(name)]
+    note = ""
+    if last in fits and not _same_classes(net, provenance, work.images.classes):
+        fits.remove(last)
+        note = f" ({last} is for other classes)"
     if not fits:
-        raise InputError(f"--init-from {file}: no layer fits this net")
-    drawn = [name for name in own if name not in fits]
-    if drawn and not jax.process_index():
-        note = f"layers that do not fit {file} are drawn: {' '.join(drawn)}"
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        raise InputError(f"--init-from {file}: no layer fits this net{note}")
+    if not jax.process_index():
+        fresh = [name for name in names if name not in fits] or ["none"]
+        line = f"{file}: copied {' '.join(fits)}; fresh: {' '.join(fresh)}{note}"
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     own = own | {name: jax.tree.map(like, params[name], own[name]) for name in fits}
     mean = _mean(provenance.mean, work.stats.mean.shape[0])
     stats = work.stats._replace(mean=everywhere(mean, work.mesh))
     return replace(work, stats=stats), own
+
+
+def _same_classes(net: Net, provenance: Provenance, own: tuple[str, ...]) -> bool:
+    """Whether the weights are for the classes `own`, in that order, or for classes
+    whose names are not known. ImageNet's are known as words and as WordNet's ids."""
+    words = weights.class_names(1000) if net.classes == 1000 else own
+    theirs = provenance.classes or words
+    return theirs == own or (theirs == words and own == _imagenet_ids())
+
+
+def _imagenet_ids() -> tuple[str, ...]:
+    """WordNet's ids of ImageNet's classes: the names of its folders, and in TFDS."""
+    package = resources.files("tensorflow_datasets")
+    ids = package.joinpath("datasets", "imagenet2012", "labels.txt")
+    return tuple(ids.read_text(encoding="utf-8").split())
 
 
 def _mean(

@@ -72,7 +72,7 @@ def same_run(settings: Mapping[str, Any], run: Run) -> bool:
 
     try:
         return neutral(from_settings(settings)) == neutral(run)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, InputError):
         return False
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import inspect
 import io
@@ -305,6 +306,24 @@ def test_new_rates_on_purpose(straight, tmp_path):
         loop.train(net, folder, resume=True, change=True)
 
 
+@pytest.mark.parametrize("head", ["fc", "gap"])
+def test_a_crop_on_purpose_keeps_the_shapes_of_layers(head):
+    """A head of averages takes crops of any size."""
+    net = build("vgg-a", head=head, width=0.05)
+    old, new = (
+        replace(RUN, net=net, data=Data(size=64), augment=Augment(crop=crop))
+        for crop in (32, 64)
+    )
+    with pytest.raises(InputError, match="is 32, not 64; .* keeps it .unless"):
+        run_folder._check_same(old, new, Path("run.json"), change=False)
+    if head == "gap":
+        run_folder._check_same(old, new, Path("run.json"), change=True)
+        return
+    message = "run.json: augment.crop is 32, not 64; .* keeps it even with --change"
+    with pytest.raises(InputError, match=message):
+        run_folder._check_same(old, new, Path("run.json"), change=True)
+
+
 def test_a_net_that_only_guesses_is_named(tmp_path, monkeypatch):
     printed = io.StringIO()
     monkeypatch.setattr(loop, "console", Console(file=printed, width=100))
@@ -508,6 +527,25 @@ def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
     run = replace(RUN, data=Data(str(tmp_path), size=14), batch=32)
     with pytest.raises(InputError, match="folder .*: only one class, cat"):
         loop.train(run, tmp_path / "run")
+
+
+def test_what_is_left_out_is_said_once(photos, tmp_path, monkeypatch):
+    """Of each set, and of the folder that both are in."""
+    printed = io.StringIO()
+    monkeypatch.setattr(prepare, "console", Console(file=printed, width=100))
+    (photos / "a" / "notes.txt").write_text("about")
+    for name in ("a/00.png", "b/19.png"):
+        (photos / name).write_bytes(b"no image")
+    data = Data(str(photos), size=14, skip_bad=True)
+    run = replace(RUN, data=data, batch=12)
+    with contextlib.ExitStack() as stack:
+        prepare.prepare(run, tmp_path / "run", False, False, stack)
+    skipped, *left_out = printed.getvalue().strip().split("; ")
+    assert skipped == f"{photos}: skipped 1 .txt"
+    assert left_out == [
+        f"folder {photos.name}: left out 1 of {count} {part} images"
+        for count, part in ((36, "train"), (4, "test"))
+    ]
 
 
 def test_a_full_disk_ends_the_curves_too(largest_file, tmp_path):

@@ -119,9 +119,40 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
+    ("files", "lines"),
+    [
+        (
+            ["train/a/1.png", "val/a/1.png"],
+            ["folder set: only one class, a", "set: 2 images, 1 problem"],
+        ),
+        ([], ["--data set: ", "set: 0 images, 1 problem"]),
+        (
+            ["a/1.png", "b/1.png"],
+            ["for testing; `train --data.held-out N` te", "set: 2 images, 1 problem"],
+        ),
+    ],
+)
+def test_check_says_what_training_would_refuse(
+    files, lines, tmp_path, capfd, monkeypatch
+):
+    """Each problem once."""
+    monkeypatch.chdir(tmp_path)
+    for name in files:
+        Path("set", name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(f"set/{name}", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(SystemExit, match="1"):
+        __main__.parse(("check", "set"))()
+    printed = capfd.readouterr().out.splitlines()
+    assert len(printed) == len(lines)
+    assert all(line in found for line, found in zip(lines, printed, strict=True))
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("check", "digits", "--size", "0"), "error: --size 0: at least 1"),
         (("summary", "vgg-d", "--image-size", "8"), "too small"),
+        (("summary", "vgg-d", "--image-size", "-1"), "error: --image-size -1: a whole"),
         (("summary", "vgg-d", "--train", "--batch", "0"), "--batch 0: at least 1"),
         (("summary", "vgg-d", "--batch", "8"), "--batch: only with --train"),
         (("summary", "vgg-d", "--over", "256"), "built for 224x224 images"),
@@ -132,8 +163,22 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
         (("ledger", "vgg-a", "--mesh.towers"), "--mesh.towers: this VGG has one tower"),
         (("ledger", "vgg-a", "--batch", "3"), "--batch 3 does not divide"),
         (("ledger", "digits", "--accumulate", "2"), "--accumulate"),
+        (
+            ("train", "digits", "--mesh.classifier", "0"),
+            "error: --mesh.classifier 0: at",
+        ),
+        (("train", "digits", "--epochs", "0"), "error: --epochs 0: at least 1"),
+        (("train", "digits", "--augment.crop", "40"), "error: --augment.crop 40"),
+        (("train", "digits", "--optim.rate", "-1"), "error: --optim.rate -1.0: at"),
+        (("train", "digits", "--optim.rate", "nan"), "error: --optim.rate nan: at"),
+        (("train", "vgg-a", "--net.width", "0"), "error: --net.width 0.0: above 0"),
+        (("train", "vgg-a", "--net.dropout", "2"), "error: --net.dropout 2.0: from 0"),
+        (("summary", "vgg-d", "--net.width", "-1"), "error: --net.width -1.0: a numb"),
+        (("summary", "alexnet-paper", "--net.lrn-k", "0"), "error: --net.lrn-k 0.0: "),
         (("eval", "nowhere"), "nowhere: no run there"),
-        (("predict", "nowhere", "x.jpg"), "nowhere: No such file or directory"),
+        (("predict", "nowhere", "x.jpg"), "x.jpg: No such file or directory"),
+        (("predict", "x.jpg"), "name both weights and pictures"),
+        (("predict", "--weights", "x.h5"), "name both weights and pictures"),
         (("filters", "nowhere"), "nowhere: no run there"),
     ],
 )
@@ -157,9 +202,6 @@ def test_a_wrong_command_is_one_line(arguments, message, monkeypatch, capfd):
         (("summary", "vgg-d", "--clases", "3"), "--classes"),
         (("summary", "resnet"), "vgg-d"),
         (("summary", "vgg-d", "--net.head", "cap"), "dense"),
-        (("train", "digits", "--mesh.classifier", "0"), "--mesh.classifier 0: at"),
-        (("train", "digits", "--epochs", "0"), "--epochs 0: at least 1"),
-        (("train", "digits", "--augment.crop", "40"), "--augment.crop 40"),
         (("train", "digits", "--net.activation", "elu"), "tanh"),
         (("train", "digits", "--optim.layer-rate", "conv1", "half"), "layer-rate"),
         (("train", "digit"), "cifar-80sec"),
@@ -280,8 +322,11 @@ def test_a_run_is_trained_tested_used_and_drawn(tmp_path, monkeypatch, capfd):
     printed = capfd.readouterr()
     assert "filters.png" in printed.out and "bad.jpg" not in printed.out
     assert "skipped: bad.jpg: not an image" in printed.err
-    with pytest.raises(errors.InputError, match="no images in"):
+    with pytest.raises(errors.InputError, match="no images in run/checkpoints"):
         command("predict", folder, folder / "checkpoints")
+    for flag, value in (("--net", "vgg-d"), ("--input", "torch")):
+        with pytest.raises(errors.InputError, match=f"{flag}: not with run: a run"):
+            command("predict", folder, picture, flag, value)
 
     (tmp_path / "set" / "cat").mkdir(parents=True)
     picture.rename(tmp_path / "set" / "cat" / "1.png")
@@ -310,6 +355,17 @@ def test_a_recipe_shows_the_fields_of_its_net():
     assert "--net.head {fc,dense,gap}" in printed
     assert "default: glorot" in printed
     assert "--net.classes" not in printed  # the data decides
+    mirror = "--augment.mirror, --augment.no-mirror flip half of the images"
+    assert mirror in printed.replace("│ ", "")  # it is on
+
+
+@pytest.mark.parametrize("command", [("train", "vgg-a"), ("summary", "vgg-d")])
+def test_no_option_has_two_defaults(command, capfd):
+    with pytest.raises(SystemExit, match="0"):
+        __main__.parse((*command, "--help"))
+    printed = " ".join(capfd.readouterr().out.replace("│", "").split())
+    assert "(default: " in printed
+    assert not re.search(r"\(default: [^()]*\) \(default", printed)
 
 
 def test_a_field_of_a_net_is_replaced():

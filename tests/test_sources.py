@@ -264,6 +264,15 @@ def test_folders_without_images(tmp_path):
     message = error(tmp_path, "test")
     assert "looked for test/, testing/, val/" in message
     assert "--data.held-out" in message
+    (empty := tmp_path / "empty").mkdir()
+    assert error(empty, "all") == f"--data {empty}: no images in {empty}/CLASS/"
+
+
+def test_a_file_is_no_folder_of_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(b"")
+    for name in ("photo.jpg", f"{tmp_path}/photo.jpg"):
+        assert "photo.jpg: a file, not a folder of classes" in error(Path(name))
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -420,7 +429,7 @@ def test_all_bad_images_are_listed_or_left_out(tmp_path, capfd, monkeypatch):
     capfd.readouterr()
     data = Data(str(tmp_path), 8, skip_bad=True)
     held = open_source(data, "train")
-    assert "left out 2 of 9 images" in held.note
+    assert "left out 2 of 9 train images" in held.note
     monkeypatch.setattr("alexvgg_jax.data.sources.IN_MEMORY_BYTES", 0)
     for source in (held, with_classes(open_source(data, "train"), ("b", "a"))):
         images, labels = everything(source)
@@ -592,7 +601,7 @@ def test_a_validation_split_stands_in_for_test(data_dir):
 def test_a_set_without_test_split(data_dir):
     write_set(data_dir / "cifar10" / "3.0.2", splits=("train",))
     message = error("cifar10", "test")
-    assert "no labelled test split in train; --data.held-out N" in message
+    assert "no labelled test split in train; `train --data.held-out N`" in message
 
 
 def with_label(*labels: int):

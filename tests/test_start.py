@@ -68,20 +68,74 @@ def test_a_run_starts_from_another(tmp_path, printed):
     means = (run.work.stats.mean.mean((0, 1)) for run in (same, trained))
     np.testing.assert_allclose(*means, 1e-5)
     chex.assert_trees_all_equal(start.untrained(same.work), same.params)
-    assert not printed.getvalue()
+    line = f"{first}: copied conv1 conv2 conv3 fc64 fc10; fresh: none\n"
+    assert printed.getvalue() == 2 * line
     larger = replace(own, data=Data(size=16), augment=Augment(crop=16))
     work = prepared(larger, tmp_path / "larger")
     drawn = start.untrained(replace(work, run=replace(larger, init_from="")))
     for layer, parts in start.untrained(work).items():
         of = drawn if layer == "fc64" else same.params
         chex.assert_trees_all_equal(parts, of[layer])
-    assert printed.getvalue() == f"layers that do not fit {first} are drawn: fc64\n"
+    assert printed.getvalue().endswith("copied conv1 conv2 conv3 fc10; fresh: fc64\n")
     shutil.rmtree(first)
-    other = replace(own, net=build("cifar-13pct"), init_from=str(tmp_path / "same"))
-    with pytest.raises(InputError, match="--init-from .*: no layer fits this net"):
-        loop.train(other, tmp_path / "other")
-    with pytest.raises(InputError, match="first: No such file"):
+    with pytest.raises(InputError, match="^--init-from /.*first: No such file"):
         loop.train(own, tmp_path / "none")
+
+
+WORDS, IDS = weights.class_names(1000), start._imagenet_ids()
+DIGITS = tuple("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("named", "classes", "copied"),
+    [
+        (DIGITS, DIGITS, True),
+        ((), DIGITS, True),  # whose they are is not known
+        (tuple("abcdefghij"), DIGITS, False),
+        (DIGITS[::-1], DIGITS, False),
+        ((), WORDS, True),  # published weights are for ImageNet
+        ((), IDS, True),
+        (WORDS, IDS, True),
+        (IDS, IDS, True),
+        ((), tuple(map(str, range(1000))), False),
+        (IDS[::-1], WORDS, False),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, tuple) else str(value),
+)
+def test_the_last_layer_is_copied_for_the_same_classes(
+    named, classes, copied, tmp_path, printed
+):
+    net, file = replace(NET, classes=len(classes)), tmp_path / "a.safetensors"
+    provenance = Provenance(format="ours", mean=COLOUR, classes=named)
+    weights.save(random_params(net), file, net, provenance)
+    work = prepared(replace(RUN, init_from=str(file)), tmp_path / "run")
+    images = replace(work.images, classes=classes)
+    own = net.init(jax.random.key(1))
+    _, params = start.start_from(replace(work, net=net, images=images), own)
+    fresh = params["fc10"]["kernel"] is own["fc10"]["kernel"]
+    assert fresh == (not copied)
+    end = "fresh: none\n" if copied else "fresh: fc10 (fc10 is for other classes)\n"
+    assert printed.getvalue().endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("cifar-13pct", "weights of ConvLocal, this net is FiveLayers"),
+        ("cifar-80sec", r"no layer fits this net \(fc10 is for other classes\)"),
+    ],
+)
+def test_weights_of_which_no_layer_fits(model, message, tmp_path):
+    """Of another kind of net, or with a last layer for other classes alone."""
+    net, file = build(model, image_size=12), tmp_path / "a.safetensors"
+    names = tuple("abcdefghij")
+    provenance = Provenance(format="ours", mean=COLOUR, classes=names)
+    weights.save(random_params(net), file, net, provenance)
+    work = prepared(replace(RUN, init_from=str(file)), tmp_path / "run")
+    own = {name: {} for name in NET.param_shapes()}
+    own["fc10"] = random_params(NET)["fc10"]
+    with pytest.raises(InputError, match=f"--init-from {file}: {message}"):
+        start.start_from(work, own)
 
 
 def test_convolutions_are_frozen_at_first(tmp_path, printed):
@@ -94,7 +148,8 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
     optim = Optim(rate=0.002, frozen_epochs=1.0)
     run = replace(RUN, optim=optim, init_from=str(file))
     work, history, params = loop.train(run, tmp_path / "run")
-    assert printed.getvalue().endswith("are drawn: fc10 fc64\n")
+    line = f"{file}: copied conv1 conv2 conv3; fresh: fc64 fc10\n"
+    assert printed.getvalue() == line
     chex.assert_trees_all_equal(
         *({k: p[k] for k in convolutions} for p in (params, convolutions))
     )
@@ -112,9 +167,11 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
         assert moves == (name not in convolutions)
     setup, trained = prepare.load(tmp_path / "run")
     assert (np.asarray(setup.stats.mean) == COLOUR).all()
-    assert (np.asarray(weights.load_any(tmp_path / "run")[1].mean) == COLOUR).all()
+    assert (np.asarray(weights.load_any(tmp_path / "run")[2].mean) == COLOUR).all()
     file.unlink()
-    resumed = loop.train(replace(run, epochs=2), tmp_path / "run", resume=True)
+    again = replace(run, epochs=2, init_from="")  # is not needed again
+    resumed = loop.train(again, tmp_path / "run", resume=True)
+    assert run_folder.settings(tmp_path / "run").init_from == str(file)
     assert (np.asarray(read_statistics(tmp_path / "run").mean) == COLOUR).all()
     for name in trained:
         assert not np.array_equal(

@@ -6,6 +6,7 @@ import functools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from nets import random_params
 from safetensors import safe_open
+from safetensors.numpy import save_file
+from weight_files import random_arrays, torch_state
 
-from alexvgg_jax import __main__, weights
+from alexvgg_jax import __main__, models, weights
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import build
 from alexvgg_jax.weights import hub, torchvision
@@ -141,8 +144,17 @@ def test_features_continue(folder, tmp_path):
     command(*arguments)
     assert out.read_bytes() == whole
     out.rename(part)
-    with pytest.raises(InputError, match="part: of other pictures or weights"):
-        command(*arguments, "--layer", "fc6")
+    for options, message in (
+        (("--layer", "fc6"), "part: has --layer relu7, not fc6: delete it first"),
+        (("--pool", "max"), "part: has --pool none, not max"),
+    ):
+        with pytest.raises(InputError, match=message):
+            command(*arguments, *options)
+    with pytest.raises(InputError, match="part: of other pictures"):
+        command("features", folder / "photos" / "0.png", *arguments[2:])
+    part.write_bytes(b"no features")
+    with pytest.raises(InputError, match="part: has no features"):
+        command(*arguments)
 
 
 def test_features_of_a_damaged_picture(folder, tmp_path, capfd):
@@ -157,6 +169,32 @@ def test_features_of_a_damaged_picture(folder, tmp_path, capfd):
         found = opened.get_tensor("features")
     assert np.isnan(found[0]).all()
     np.testing.assert_allclose(found[1], outputs(folder, "relu7")[0], rtol=1e-3)
+    part = tmp_path / "f.safetensors.part"
+    part.write_bytes(out.read_bytes()[: -found[0].nbytes])
+    out.unlink()
+    with pytest.raises(SystemExit, match="1"):  # continued
+        command("features", photos, "--weights", folder / "a.safetensors", "--out", out)
+    assert f"skipped before: {photos / '0.png'}\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("features", "none.jpg", "--out", "f"), "none.jpg: No such file"),
+        (("features", "photos", "--out", "a.safetensors/f"), "--out a.safetensors/f: "),
+        (("predict", "none.jpg"), "none.jpg: No such file"),
+        (("predict", "photos", "--csv", "photos"), "--csv photos: no file can be"),
+        (("predict", "photos", "--csv", "a.safetensors/b"), "--csv a.safetensors/b: "),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_told_first(
+    arguments, message, folder, monkeypatch
+):
+    """Before weights are read."""
+    monkeypatch.chdir(folder)
+    with pytest.raises(InputError, match=message):
+        command(*arguments, "--weights", "none")
+    assert not Path("f.part").exists()
 
 
 def test_a_layer_that_the_weights_lack(folder, tmp_path):
@@ -192,9 +230,43 @@ def test_an_exported_program_runs_without_this_package(folder, tmp_path):
 
 def test_convert(folder, tmp_path, capfd):
     command("convert", folder / "a.safetensors", tmp_path / "b.safetensors")
-    assert "keras" in capfd.readouterr().out
+    assert capfd.readouterr().out.endswith("b.safetensors: from keras\n")
+    for file in (tmp_path / "b.safetensors", folder / "a.safetensors"):
+        with pytest.raises(InputError, match=f"{file}: exists already"):
+            command("convert", folder / "a.safetensors", file)
     loaded, _ = weights.load(tmp_path / "b.safetensors", NET)
     jax.tree.map(np.testing.assert_array_equal, loaded, PARAMS)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "text"),
+    [
+        (
+            replace(PROVENANCE, licence="X", source="https://keras.io"),
+            "from the format of keras, whose published weights are under X",
+        ),
+        (
+            replace(PROVENANCE, format="ours", source="trained here on digits"),
+            "trained here on digits",
+        ),
+    ],
+)
+def test_names_of_arrays_tell_no_licence(provenance, text, tmp_path, capfd):
+    weights.save(PARAMS, tmp_path / "a.safetensors", NET, provenance)
+    command("convert", tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert capfd.readouterr().out == f"wrote {tmp_path}/b.safetensors: {text}\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--net", "vgg-d")])
+def test_weights_with_nan_are_named(options, tmp_path, monkeypatch):
+    net = build("vgg-d", width=0.05, image_size=32)
+    monkeypatch.setitem(models.MODELS, "vgg-d", net)
+    state = torch_state("vgg-d", random_arrays(net))
+    state["features.5.bias"][1] = np.nan
+    save_file(state, tmp_path / "a.safetensors")
+    message = "a.safetensors: .*NaN or infinity in features.5.bias$"
+    with pytest.raises(InputError, match=message):
+        weights.load_net(tmp_path / "a.safetensors", *options[1:])
 
 
 def test_a_command_reads_its_weights_once(folder, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from alexvgg_jax import weights
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.weights import Input
 
 
@@ -23,6 +24,8 @@ class Convert:
     mean: Path | None = None  # the mean image of Caffe, a .binaryproto
 
     def __call__(self) -> None:
+        if self.out.exists():
+            raise InputError(f"{self.out}: exists already")
         net, params, provenance = weights.load_net(
             self.weights, self.net, input=self.input, mean=self.mean
         )
@@ -30,5 +33,8 @@ class Convert:
             weights.export(params, self.out, net, provenance)
         else:
             weights.save(params, self.out, net, provenance, self.to)
-        licence = provenance.licence or "not known"
-        print(f"wrote {self.out}: weights of {provenance.format}, licence {licence}")
+        about = provenance.source or f"from {provenance.format}"
+        if provenance.licence:  # names of arrays do not tell whose weights they are
+            licence = f"published weights are under {provenance.licence}"
+            about = f"from the format of {provenance.format}, whose {licence}"
+        print(f"wrote {self.out}: {about}")

@@ -25,6 +25,7 @@ from alexvgg_jax.data.batches import prefetch
 from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.evaluate import decode_file
+from alexvgg_jax.files import check_place
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.sharding import all_devices, everywhere, make_mesh, place
 from alexvgg_jax.weights import Input, Provenance
@@ -59,6 +60,7 @@ class Features:
             raise InputError(f"--batch {self.batch}: at least 1")
         if self.out.exists():
             raise InputError(f"--out {self.out}: exists already")
+        check_place(self.out, "--out")
         net, params, provenance = weights.load_net(
             self.weights, self.net, input=self.input
         )
@@ -72,6 +74,9 @@ class Features:
         failed = 0
         with _open(unfinished, head, row) as file:
             done = (file.seek(0, os.SEEK_END) - len(head)) // row
+            for number in _failed_before(unfinished, len(head), row, done):
+                failed += 1
+                print(f"skipped before: {files[number]}", file=sys.stderr)
             rows = _rows(self, net, params, provenance, files[done:])
             for features, errors in rows:
                 file.write(features.astype("<f4").tobytes())
@@ -128,8 +133,8 @@ def _header(
 
 
 def _open(path: Path, header: bytes, row: int) -> BinaryIO:
-    """The unfinished file, cut after its last complete row. InputError if it has other
-    pictures, another layer or other weights."""
+    """The unfinished file, cut after its last complete row. InputError, which says what
+    differs, if it has other pictures, another layer or other weights."""
     try:
         file = path.open("r+b" if path.exists() else "w+b")
     except OSError as error:
@@ -137,13 +142,37 @@ def _open(path: Path, header: bytes, row: int) -> BinaryIO:
     found = file.read(len(header))
     if found != header[: len(found)]:
         file.close()
-        raise InputError(f"{path}: of other pictures or weights: delete it first")
+        raise InputError(f"{path}: {_difference(path, header)}: delete it first")
     if len(found) < len(header):
         file.seek(0)
         file.write(header)
     rows = (file.seek(0, os.SEEK_END) - len(header)) // row
     file.truncate(len(header) + rows * row)
     return file
+
+
+def _difference(path: Path, header: bytes) -> str:
+    """What an unfinished file has that differs from what `header` tells."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            found = file.read(min(size, MAX_HEADER))
+        theirs, ours = (json.loads(h)["__metadata__"] for h in (found, header[8:]))
+        for key in ("layer", "pool", "weights"):
+            if theirs[key] != ours[key]:
+                return f"has --{key} {theirs[key]}, not {ours[key]}"
+        same = theirs["names"] == ours["names"]
+        return "of other weights" if same else "of other pictures"
+    except (ValueError, TypeError, KeyError):
+        return "has no features"
+
+
+def _failed_before(path: Path, start: int, row: int, done: int) -> np.ndarray:
+    """The numbers of the rows of NaN in the part of the array that is done."""
+    if not done:
+        return np.arange(0)
+    rows = np.memmap(path, "<f4", "r", start, (done, row // 4))
+    return np.flatnonzero(np.isnan(rows[:, 0]))
 
 
 def _rows(

@@ -20,7 +20,7 @@ from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.decode import ToSquare, fit
 from alexvgg_jax.data.folder import image_files
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import write_text
+from alexvgg_jax.files import check_place, write_text
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.run import Images
 from alexvgg_jax.sharding import all_devices, everywhere, make_mesh
@@ -46,12 +46,20 @@ class Predict:
 
     def __call__(self) -> None:
         weights, pictures = self.weights, self.pictures
-        if not weights and pictures:
+        if not weights and len(pictures) > 1:
             weights, *pictures = pictures
+        if not weights or not pictures:
+            both = "predict WEIGHTS photo.jpg, or predict photo.jpg --weights WEIGHTS"
+            raise InputError(f"name both weights and pictures: {both}")
         files = [file for path in pictures for file in image_files(Path(path))]
         if not files:
-            raise InputError(f"no images in {' '.join(pictures) or 'the command'}")
+            raise InputError(f"no images in {' '.join(pictures)}")
+        if self.csv:
+            check_place(self.csv, "--csv")
         if Path(weights).is_dir():
+            if self.net or self.input:
+                flag = "--net" if self.net else "--input"
+                raise InputError(f"{flag}: not with {weights}: a run tells its own")
             (setup, params), to_square = prepare.load(Path(weights)), fit
         else:
             setup, params, to_square = self._from_file(weights)

@@ -28,7 +28,7 @@ SUFFIXES = {
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")  # the first with classes
 HASHED_FILES = 1_000  # whose content enters the digest; all of a smaller set
-HELD_OUT = "--data.held-out N tests on N of the training images"
+HELD_OUT = "`train --data.held-out N` tests on N of the training images"
 
 
 class File(NamedTuple):
@@ -39,7 +39,10 @@ class File(NamedTuple):
 
 
 def image_files(path: Path) -> list[Path]:
-    """The path itself, or all images in a folder and its subfolders."""
+    """The path itself, or all images in a folder and its subfolders. InputError if
+    there is no such path."""
+    if not path.exists():
+        raise InputError(f"{path}: No such file or directory")
     if not path.is_dir():
         return [path]
     return [file.path for file in _walk(path, Counter())]
@@ -49,9 +52,9 @@ def list_images(root: Path, split: Split) -> Encoded:
     """The images of a split of a folder. InputError, which says what was looked for, if
     its layout is another one."""
     if not root.is_dir():
-        raise InputError(
-            f"--data {root}: no such folder; if the images moved, name the new one"
-        )
+        moved = "no such folder; if the images moved, name the new one"
+        what = "a file, not a folder of classes" if root.exists() else moved
+        raise InputError(f"--data {root}: {what}")
     top, classes, has_parts = _layout(root, split)
     skipped: Counter[str] = Counter()
     _check_no_images_in(top)
@@ -69,11 +72,12 @@ def list_images(root: Path, split: Split) -> Encoded:
         ]
     files = [file for files in by_class for file in files]
     if not files:
-        rule = "" if has_parts else ", where every tenth of a class is for testing"
-        raise InputError(
-            f"--data {root}: no {split} images in {top}/CLASS/{rule}"
-            f"{_counted(skipped, ', only ')}; {HELD_OUT}"
-        )
+        kind, rule = "" if split == "all" else f"{split} ", ""
+        if split == "test":
+            tenth = "" if has_parts else ", where every tenth of a class is for testing"
+            rule = f"{tenth}; {HELD_OUT}"
+        only = _counted(skipped, ", only ")
+        raise InputError(f"--data {root}: no {kind}images in {top}/CLASS/{only}{rule}")
     labels = np.repeat(np.arange(len(classes)), list(map(len, by_class)))
     notes = [_counted(skipped, f"{top}: skipped ")]
     if has_parts and empty:
@@ -140,7 +144,8 @@ def _layout(root: Path, split: Split) -> tuple[Path, list[str], bool]:
         if not found:
             looked = f"looked for {'/, '.join(wanted)}/"
             hint = f"; {HELD_OUT}" if train else ""
-            raise InputError(f"--data {root}: no {split} images: {looked}{hint}")
+            kind = "train" if split == "train" else "test"
+            raise InputError(f"--data {root}: no {kind} images: {looked}{hint}")
         return root / train[0], _subfolders(root / train[0]), True
     classes = _subfolders(root / train[0]) if train else []
     top = _labelled(root, train, tests, classes)

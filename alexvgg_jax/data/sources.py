@@ -50,7 +50,7 @@ def open_source(data: Data, split: Split, prepare: bool = True) -> Source:
     """
     source = find_source(data, split, prepare)
     if source.count * data.size**2 * 3 <= IN_MEMORY_BYTES:
-        return hold_in_memory(source)
+        return hold_in_memory(source, split)
     return source
 
 
@@ -98,11 +98,12 @@ def choose(source: Source, data: Data) -> Int[np.ndarray, " chosen"]:
 def folder_of(name: str) -> Path | None:
     """The folder that a data set's name means, or None.
 
-    "digits" is never a folder. An existing folder is preferred to a TFDS set.
+    "digits" is never a folder. An existing folder is preferred to a TFDS set, and so is
+    a file, which is then refused.
     """
     if name == "digits":
         return None
-    if name.startswith((".", "/", "~")) or Path(name or "?").is_dir():
+    if name.startswith((".", "/", "~")) or Path(name or "?").exists():
         try:
             str(folder := Path(name).expanduser().absolute()).encode()
         except UnicodeEncodeError:
@@ -111,6 +112,12 @@ def folder_of(name: str) -> Path | None:
             raise InputError(f"--data {name}: {error}") from None
         return folder
     return None
+
+
+def check_classes(train: Source) -> None:
+    """InputError for training images of a single class: nothing can be learnt."""
+    if len(train.classes) < 2:
+        raise InputError(f"{train.about}: only one class, {' '.join(train.classes)}")
 
 
 def with_classes(source: Source, classes: tuple[str, ...]) -> Source:
@@ -138,14 +145,15 @@ def with_classes(source: Source, classes: tuple[str, ...]) -> Source:
     )
 
 
-def hold_in_memory(source: Source) -> Source:
-    """The same images, kept in memory."""
+def hold_in_memory(source: Source, split: Split) -> Source:
+    """The same images, kept in memory; `split` says which they are."""
     images, labels = source.fetch(np.arange(source.count))
     bad, note = int((labels < 0).sum()), source.note
     if bad == source.count:
         raise InputError(f"{source.about}: all {bad:,} images are damaged")
     if bad:
-        left_out = f"{source.about}: left out {bad:,} of {source.count:,} images"
+        kind = "" if split == "all" else f"{split} "
+        left_out = f"{source.about}: left out {bad:,} of {source.count:,} {kind}images"
         note = "; ".join(filter(None, (note, left_out)))
     return replace(
         source,

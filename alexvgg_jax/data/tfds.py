@@ -44,7 +44,7 @@ def open_tfds(name: str, testing: bool, prepare: bool) -> Encoded:
                 break
     else:
         splits = ", ".join(builder.info.splits)
-        hint = "; --data.held-out N tests on N training images" if testing else ""
+        hint = "; `train --data.held-out N` tests on N of its images" if testing else ""
         raise InputError(
             f"--data {name}: no labelled {'test' if testing else 'train'} split in "
             f"{splits}{hint}"

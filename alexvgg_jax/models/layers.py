@@ -444,7 +444,7 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
-            raise InputError(f"{self.name}: dropout {self.rate}: from 0 to below 1")
+            raise InputError(f"dropout {self.rate}: from 0 to below 1")
 
     def __call__(
         self,

@@ -55,9 +55,7 @@ class Net:
                 value = value.item()
                 object.__setattr__(self, field.name, value)
             if expected := _mismatch(value, hints[field.name]):
-                raise InputError(
-                    f"{type(self).__name__}: {field.name} {value!r}: {expected}"
-                )
+                raise InputError(f"{field.name} {value!r}: {expected}")
 
     def layers(self) -> tuple[Layer, ...]:
         """The layers in the order of computation."""

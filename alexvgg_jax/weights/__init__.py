@@ -37,6 +37,7 @@ from alexvgg_jax.weights.stored import (
     dense_layers,
     headless,
     model_of,
+    not_finite,
     problems_of,
     to_params,
 )
@@ -106,14 +107,14 @@ def load_net(
     return net, *_load(stored, net, None, input, mean)
 
 
-def load_any(file: str | Path) -> tuple[Params, Provenance]:
-    """The parameters of the net that a file has, and where they come from.
+def load_any(file: str | Path) -> tuple[Net, Params, Provenance]:
+    """A net that fits a file, its parameters, and where they come from.
 
     If several nets fit, their parameters are the same: only other layers differ.
     """
     stored = _read(file)
     net = stored.net or next(iter(_nets(stored).values()))
-    return _load(stored, net, None, None, None)
+    return net, *_load(stored, net, None, None, None)
 
 
 def _load(
@@ -173,6 +174,8 @@ def _nets(stored: Stored) -> dict[str, Net]:
         if not problems_of(stored, net, headless(stored, net))
     }
     if not fits:
+        if bad := not_finite(stored.arrays):
+            raise InputError(f"{stored.path}: NaN or infinity in {', '.join(bad)}")
         names = ", ".join(nets)
         raise InputError(
             f"{stored.path}: fits none of the nets, {names}: name one (--net)"

@@ -47,7 +47,7 @@ def stored(
         provenance = from_json(metadata["provenance"], mean)
         net = net_from_settings(json.loads(metadata["net"]))
         net.shapes()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: its metadata are damaged: {error}") from None
     return _stored(path, arrays, net, provenance)
 

@@ -141,13 +141,18 @@ def problems_of(stored: Stored, net: Net, left_out: list[str]) -> list[str]:
             phrases.append(f"{name} has shape {array.shape}, not {shape}")
         elif not jnp.issubdtype(array.dtype, jnp.floating):
             phrases.append(f"{name} has the type {array.dtype}")
-        elif not _finite(array):
-            phrases.append(f"{name} is not finite")
+        elif not_finite({name: array}):
+            phrases.append(f"NaN or infinity in {name}")
     return phrases + stored.differences(net)
 
 
+def not_finite(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of arrays of floats with values that are not finite in float32."""
+    floats = {k: a for k, a in arrays.items() if jnp.issubdtype(a.dtype, jnp.floating)}
+    return [name for name, array in floats.items() if not _finite(array)]
+
+
 def _finite(array: np.ndarray) -> bool:
-    """Whether all values are finite in float32."""
     parts = np.array_split(array.reshape(-1), 1 + array.size // 2**24)  # less memory
     with np.errstate(over="ignore"):
         return all(np.isfinite(part.astype(np.float32)).all() for part in parts)

@@ -90,7 +90,8 @@ def arrays(
     Raises InputError for a net that torchvision does not have, and for a mean image.
     """
     if model_of(net) not in PUBLISHED:
-        raise InputError("torchvision has no such net")
+        kind = model_of(net) or f"such {type(net).__name__}"
+        raise InputError(f"torchvision has no {kind}; it has {', '.join(PUBLISHED)}")
     if provenance.mean.ndim != 1:
         raise InputError("torchvision subtracts a colour, not a mean image")
     layers, names = dict(with_inputs(net)), keys(net)
