@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from alexvgg_jax.augment import VIEWS, Statistics, Views, map_views
+from alexvgg_jax.augment import Statistics, Views, map_views
 from alexvgg_jax.config import Augment
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.models.slide import map_sizes, multiply_adds, score, slide
@@ -34,10 +34,15 @@ class Pictures(NamedTuple):
     maps: Int[Array | np.ndarray, "batch layers 2"]  # `map_sizes`, for the dense part
 
 
-def pictures(net: Net, protocol: Protocol, images: list[np.ndarray]) -> Pictures:
-    """The images in one array, with what `probabilities` needs to know of them."""
+def pictures(
+    net: Net, protocol: Protocol, images: list[np.ndarray], shape: tuple[int, int]
+) -> Pictures:
+    """The images in arrays of `shape`, with what `probabilities` needs to know of them.
+
+    Raises InputError for an image that is too small for dense evaluation.
+    """
     sizes = np.array([image.shape[:2] for image in images], np.int32)
-    array = np.zeros((len(images), *sizes.max(axis=0), 3), np.uint8)
+    array = np.zeros((len(images), *shape, 3), np.uint8)
     for row, image in zip(array, images, strict=True):
         row[: image.shape[0], : image.shape[1]] = image
     maps = np.zeros((len(images), 0, 2), np.int32)
@@ -118,11 +123,9 @@ def dense(
 def cost(net: Net, protocol: Protocol, height: int, width: int) -> int:
     """The multiply-adds of a protocol for one image of this size."""
     crop = multiply_adds(net.layers(), net.input_shape)
-    total = 0
-    for part in PARTS[protocol]:
-        if part == "dense":
-            total += 2 * multiply_adds(slide(net), (height, width, 3))
-        else:
-            places, flips = VIEWS[part]
-            total += len(places) * len(flips) * crop
-    return total
+    return sum(
+        2 * multiply_adds(slide(net), (height, width, 3))
+        if part == "dense"
+        else part * crop
+        for part in PARTS[protocol]
+    )

@@ -20,7 +20,10 @@ def numbered(count: int) -> Source:
         images = numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)
         return images, numbers.astype(np.int32)
 
-    return Source("numbers", count, ("number",), fetch, lambda: np.arange(count), "")
+    count_ = lambda: np.arange(count)
+    return Source(
+        "numbers", count, ("number",), fetch, count_, "", pictures=lambda *_: []
+    )
 
 
 def numbers(source, batch, seed, steps, rows=None) -> np.ndarray:
@@ -129,7 +132,15 @@ def test_damaged_images_are_masked():
             numbers % 3, numbers, -1
         ).astype(np.int32)
 
-    source = Source("every third is damaged", 9, ("a",), fetch, lambda: np.zeros(9), "")
+    source = Source(
+        "every third is damaged",
+        9,
+        ("a",),
+        fetch,
+        lambda: np.zeros(9),
+        "",
+        pictures=lambda *_: [],
+    )
     trained = train_batch(source, 9, seed=0, step=0)
     (tested,) = eval_batches(source, 10)
     for batch in (trained, tested):

@@ -29,7 +29,10 @@ LEVELS = (
     {"weights.ours", "weights.torchvision", "weights.keras", "weights.caffe"},
     {"weights.onnx"},
     {"weights"},
-    {"commands", "commands.convert", "commands.features", "commands.predict"},
+    {
+        *("commands", "commands.convert", "commands.eval", "commands.features"),
+        "commands.predict",
+    },
     {"start"},
     {"loop"},
     {"__main__"},

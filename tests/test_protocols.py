@@ -53,7 +53,8 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def test(net, protocol, params, images, mean=COLOUR):
-    batch = protocols.pictures(net, protocol, images)
+    shape = tuple(map(max, zip(*[image.shape[:2] for image in images], strict=True)))
+    batch = protocols.pictures(net, protocol, images, shape)
     run = jax.jit(protocols.probabilities, static_argnums=(0, 1))
     return np.asarray(run(net, protocol, params, batch, jnp.asarray(mean)))
 
@@ -190,7 +191,7 @@ def test_layers_that_are_tied_to_a_place_cannot_slide():
 
 def test_dense_needs_an_image_as_large_as_the_maps():
     with pytest.raises(InputError, match="32x90 is too small, at fc6"):
-        protocols.pictures(SMALL_VGG, "dense", [photo(32, 90)])
+        protocols.pictures(SMALL_VGG, "dense", [photo(32, 90)], (32, 90))
 
 
 @pytest.mark.parametrize("name", ["vgg-d", "alexnet-paper"])

@@ -1,0 +1,273 @@
+"""The command `eval`."""
+
+import io
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from alexvgg_jax import evaluate, paper, prepare, protocols, weights
+from alexvgg_jax.config import Data
+from alexvgg_jax.data.decode import Resize
+from alexvgg_jax.data.sources import Source, find_source, with_classes
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.files import write_bytes
+from alexvgg_jax.models import Net, Params
+from alexvgg_jax.protocols import Protocol
+from alexvgg_jax.weights import Input, Provenance
+from alexvgg_jax.weights.stored import model_of
+
+TABLE5 = {"dense": "dense", "multi-crop": "multi-crop", "dense+multi-crop": "both"}
+TEN_CROPS = {"centre": "centre crop", "ten": "ten crops"}
+
+
+class Tested(NamedTuple):
+    """What a net predicts for a set of pictures, as `--save` stores it."""
+
+    model: str  # in MODELS, or empty
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Test a net: eval RUN, or eval WEIGHTS --data FOLDER.
+
+    centre: the centre crop. nine, ten, multi-crop: the mean of 9, 10 (AlexNet §6) or 50
+    crops (VGG §3.2). dense: the net slid over the image and its mirror image (VGG
+    §3.2). centre, nine and ten see the centre square of an image, the others all of it.
+    """
+
+    weights: tyro.conf.Positional[str]  # a run's folder, a file, or an id of the Hub
+    data: str = ""  # a folder or a TFDS name (default: the test images of the run)
+    net: str = ""  # the model, if the file fits several: vgg-d, ...
+    input: Input | None = None  # that the file's net takes, if its format does not tell
+    protocol: Protocol = "centre"  # what is averaged for each image
+    scales: tuple[int, ...] = ()  # pixels of the short side, averaged (default: one)
+    # other runs or weights, or files of --save: average their probabilities too
+    fuse: tuple[str, ...] = ()
+    save: Path | None = None  # an .npz file of names, labels, classes, probabilities
+    batch: int = 32  # images at a time
+    skip_bad: bool = False  # leave out damaged images (default: they are an error)
+
+    def __call__(self) -> None:
+        self._check()
+        net, params, provenance = weights.load_net(
+            self.weights, self.net, input=self.input
+        )
+        source, called = self._source(provenance, net)
+        if source.note:
+            print(source.note, file=sys.stderr)
+        scales = self.scales or (provenance.resize,)
+        tests = [self._test(self.weights, net, params, provenance, source, scales)]
+        for other in self.fuse:
+            if other.endswith(".npz"):
+                tests.append(_read(Path(other)))
+            else:
+                loaded = weights.load_net(other)
+                tests.append(self._test(other, *loaded, source, scales))
+            _check_same(other, tests[0], tests[-1])
+        fused = np.mean([test.probabilities for test in tests], axis=0)
+        score = evaluate.score_predictions(fused, tests[0].labels)
+        print(
+            f"{called} loss {score.loss:.4f}  "
+            f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
+            f"({len(fused):,} images of {source.about})"
+        )
+        print(_arithmetic(net, self.protocol, scales))
+        models = tuple(test.model for test in tests)
+        for line in published(models, self.protocol, scales, net.classes):
+            print(line)
+        if self.save:
+            _write(tests[0]._replace(probabilities=fused), self.save)
+
+    def _check(self) -> None:
+        if self.batch < 1:
+            raise InputError(f"--batch {self.batch}: at least 1")
+        if self.save and self.save.suffix != ".npz":
+            raise InputError(f"--save {self.save}: name an .npz file")
+        if self.save and self.save.exists():
+            raise InputError(f"--save {self.save}: exists already")
+        for file in self.fuse:
+            if file.endswith(".npz"):  # before hours of work
+                _read(Path(file))
+
+    def _source(self, provenance: Provenance, net: Net) -> tuple[Source, str]:
+        """The images, labelled by the net's classes, and what they are called."""
+        if Path(self.weights).is_dir():
+            return prepare.find_test_images(
+                Path(self.weights), self.data, self.skip_bad
+            )
+        if not self.data:
+            raise InputError("--data: name the images: a folder or a TFDS name")
+        data = Data(self.data, skip_bad=self.skip_bad)
+        source = find_source(data, "all")
+        names = provenance.classes or weights.class_names(net.classes)
+        if provenance.classes or set(source.classes) <= set(names):
+            return with_classes(source, names), "test"
+        if len(source.classes) != net.classes:
+            raise InputError(
+                f"{source.about}: {len(source.classes)} classes, and the net has "
+                f"{net.classes}, such as {names[0]!r}"
+            )
+        note = f"{source.about}: class i of the net is class i in order of the names"
+        return replace(
+            source, note="; ".join(filter(None, (source.note, note)))
+        ), "test"
+
+    def _test(
+        self,
+        name: str,
+        net: Net,
+        params: Params,
+        provenance: Provenance,
+        source: Source,
+        scales: Sequence[int],
+    ) -> Tested:
+        """The predictions of one net."""
+        _check_net(name, net, params, self.protocol, scales)
+        classes = provenance.classes or source.classes
+        if classes != source.classes:
+            raise InputError(f"--fuse {name}: its classes are others")
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(self.protocol, total=source.count)
+            predicted = evaluate.predict_pictures(
+                net,
+                params,
+                source,
+                self.protocol,
+                scales,
+                weights.mean_of_crop(provenance),
+                _resize(provenance, self.protocol),
+                self.batch,
+                lambda count: progress.advance(task, count),
+            )
+        print(f"{name}: {predicted.programs} compiled shapes", file=sys.stderr)
+        return Tested(model_of(net) or "", classes, *predicted[:3])
+
+
+def _check_net(
+    name: str, net: Net, params: Params, protocol: Protocol, scales: Sequence[int]
+) -> None:
+    """InputError for a net without classifier, and for scales that do not suit it."""
+    if params.keys() != net.param_shapes().keys():
+        raise InputError(f"{name}: has no classifier; `features` needs none")
+    for scale in scales:
+        if scale < net.image_size:
+            raise InputError(
+                f"--scales {scale}: at least {net.image_size}, the side of the net's "
+                "images"
+            )
+        if scale == net.image_size and protocol in ("nine", "ten"):
+            raise InputError(
+                f"--protocol {protocol}: at a scale of {scale} all crops are the same"
+            )
+    if "dense" in protocol:
+        protocols.cost(net, protocol, min(scales), min(scales))  # raises if it cannot
+
+
+def _resize(provenance: Provenance, protocol: Protocol) -> Resize:
+    """How an image is scaled for a protocol, with the method of the weights."""
+
+    def resize(image: np.ndarray, size: int) -> np.ndarray:
+        scaled = replace(provenance, resize=size)
+        if protocol == "centre":
+            return weights.crop(image, scaled)
+        if protocol in ("nine", "ten"):
+            return weights.crop(image, replace(scaled, crop=size))
+        return weights.resized(image, scaled)
+
+    return resize
+
+
+def _arithmetic(net: Net, protocol: Protocol, scales: Sequence[int]) -> str:
+    """What a protocol costs beside the centre crop, for an image of 4:3."""
+    sizes = [(scale, 4 * scale // 3) for scale in scales]
+    cost = sum(protocols.cost(net, protocol, *size) for size in sizes)
+    crop = protocols.cost(net, "centre", *sizes[0])
+    return (
+        f"{protocol}, short side {' '.join(map(str, scales))}: {cost / crop:.1f} times "
+        "the multiply-adds of one crop, for an image of 4:3"
+    )
+
+
+def published(
+    models: Sequence[str], protocol: Protocol, scales: Sequence[int], classes: int
+) -> list[str]:
+    """The rows of both papers for ImageNet's nets of these names, tested this way."""
+    if classes != 1000:
+        return []
+    rows: list[tuple[str, str]] = []
+    columns = [name.removeprefix("vgg-").upper() for name in models]
+    q = " ".join(map(str, scales))
+    three = q == "256 384 512"
+    if sorted(columns) == ["D", "E"] and three and protocol in TABLE5:
+        rows = [("VGG Table 6", f"D and E, {TABLE5[protocol]}")]
+    elif len(models) == 1 and models[0].startswith("vgg-"):
+        tag = "VGG Table 3" if len(scales) == 1 else "VGG Table 4"
+        if protocol == "dense":
+            known = {key.rsplit(", ", 1)[0] for key in paper.claim(tag).published}
+            rows = [
+                (tag, row)
+                for row in sorted(known)
+                if row.startswith(f"{columns[0]}, S ") and row.endswith(f", Q {q}")
+            ]
+        if three and columns[0] in "DE" and protocol in TABLE5:
+            rows.append(("VGG Table 5", f"{columns[0]}, {TABLE5[protocol]}"))
+    elif models[0] in ("alexnet-paper", "alexnet-source") and q == "256":
+        if len(models) == 1 and protocol in TEN_CROPS:
+            rows.append(("AlexNet §6 ten crops", TEN_CROPS[protocol]))
+        if protocol == "ten" and len(models) in (1, 5):
+            row = "1 CNN" if len(models) == 1 else "5 CNNs"
+            rows.append(("AlexNet Table 2", row))
+    return [_row(tag, name) for tag, name in rows]
+
+
+def _row(tag: str, name: str) -> str:
+    figures = paper.claim(tag).published.items()
+    cells = [
+        f"{key.removeprefix(f'{name}, ')} error {figure}"
+        for key, figure in figures
+        if key.startswith(f"{name}, ")
+    ]
+    return f"published, {tag}, {name}: {', '.join(cells)}"
+
+
+def _write(tested: Tested, path: Path) -> None:
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in tested._asdict().items()}
+    np.savez(content, **arrays)
+    write_bytes(content.getvalue(), path)
+    print(f"wrote {path}")
+
+
+def _read(path: Path) -> Tested:
+    """A file of `--save`. InputError for another file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in Tested._fields}
+    except OSError as error:
+        raise InputError(f"--fuse {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"--fuse {path}: not a file of --save: {error}") from None
+    for name in ("classes", "names"):
+        arrays[name] = tuple(arrays[name].tolist())
+    return Tested(**arrays | {"model": str(arrays["model"])})
+
+
+def _check_same(other: str, one: Tested, two: Tested) -> None:
+    """InputError unless two nets were tested on the same images and classes."""
+    for part in ("classes", "names"):
+        if getattr(one, part) != getattr(two, part):
+            raise InputError(f"--fuse {other}: its {part} are others")
+    if not np.array_equal(one.labels, two.labels):
+        raise InputError(f"--fuse {other}: its labels are others")
