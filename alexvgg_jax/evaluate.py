@@ -120,7 +120,7 @@ class Predictions(NamedTuple):
     names: tuple[str, ...]
     labels: Int[np.ndarray, " images"]
     probabilities: Float[np.ndarray, "images classes"]
-    programs: int  # that were compiled: two for each shape of arrays, or one
+    programs: int  # that were compiled: at most two for each shape of arrays
 
 
 def predict_pictures(
@@ -171,8 +171,10 @@ def predict_pictures(
         np.add.at(total, numbers, outputs[: len(numbers)] / len(scales))
         programs.add((shape, len(images)))
     kept = labels >= 0
-    names = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
-    return Predictions(names, labels[kept], total[kept], len(programs))
+    if not kept.any():
+        raise InputError(f"{source.about}: all {source.count:,} images are damaged")
+    of_kept = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
+    return Predictions(of_kept, labels[kept], total[kept], len(programs))
 
 
 def classify(

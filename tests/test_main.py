@@ -120,7 +120,7 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
         (("ledger", "vgg-a", "--mesh.towers"), "--mesh.towers: this VGG has one tower"),
         (("ledger", "vgg-a", "--batch", "3"), "--batch 3 does not divide"),
         (("ledger", "digits", "--accumulate", "2"), "--accumulate"),
-        (("eval", "nowhere"), "nowhere: no run there"),
+        (("eval", "nowhere"), "nowhere: No such file"),
         (("predict", "nowhere", "x.jpg"), "nowhere: No such file or directory"),
         (("filters", "nowhere"), "nowhere: no run there"),
     ],
@@ -151,7 +151,7 @@ def test_a_wrong_command_is_one_line(arguments, message, monkeypatch, capfd):
         (("train", "digits", "--net.activation", "elu"), "tanh"),
         (("train", "digits", "--optim.layer-rate", "conv1", "half"), "layer-rate"),
         (("train", "digit"), "cifar-80sec"),
-        (("eval", "run", "--views", "3"), "10"),
+        (("eval", "run", "--protocol", "3"), "multi-crop"),
     ],
 )
 def test_a_wrong_option_is_explained(arguments, message, capfd):
@@ -244,7 +244,7 @@ def test_a_run_is_trained_tested_used_and_drawn(tmp_path, monkeypatch, capfd):
         __main__.main(("eval", str(folder)))
     tested, _ = capfd.readouterr()
     assert re.match("held-out loss .*top-1 error .*200 images of scikit", tested)
-    tested, _ = command("eval", folder, "--data", "digits", "--views", "10")
+    tested, _ = command("eval", folder, "--data", "digits", "--protocol", "ten")
     assert re.match("test loss .*360 images of scikit-learn", tested)
     tested, _ = command("eval", folder, "--mistakes")
     assert re.match("accuracy .* of 200; drawn: run/confusion.png", tested)

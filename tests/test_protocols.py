@@ -1,14 +1,22 @@
 """VGG §3.2: each way of testing against windows that are cut out one by one."""
 
 import itertools
+import re
+from pathlib import Path
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from nets import random_params, stack
 
-from alexvgg_jax import models, protocols
+from alexvgg_jax import __main__, evaluate, models, protocols, weights
+from alexvgg_jax.commands.eval import published
+from alexvgg_jax.config import Data
+from alexvgg_jax.data.batches import by_shape
+from alexvgg_jax.data.decode import fit, scale_short
+from alexvgg_jax.data.sources import find_source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models.layers import Conv, Dense, Local
 from alexvgg_jax.models.slide import multiply_adds, slide
@@ -39,7 +47,7 @@ NETS = {
     ),
     "average pooling": models.build("cifar-18pct", classes=7),
 }
-COLOUR = np.float32([[[120.0, 110.0, 100.0]]])
+COLOUR = np.array([[[120, 110, 100]]], np.float32)
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -52,7 +60,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return exponents / exponents.sum()
 
 
-def test(net, protocol, params, images, mean=COLOUR):
+def predict(net, protocol, params, images, mean: np.ndarray = COLOUR) -> np.ndarray:
     shape = tuple(map(max, zip(*[image.shape[:2] for image in images], strict=True)))
     batch = protocols.pictures(net, protocol, images, shape)
     run = jax.jit(protocols.probabilities, static_argnums=(0, 1))
@@ -84,7 +92,7 @@ def test_dense_is_the_mean_of_windows_cut_one_by_one(name):
     params = random_params(net)
     params["fc8" if "fc8" in params else "fc10"]["kernel"] *= 0.1  # a soft softmax
     images = [photo(75, 101), photo(99, 70, seed=1), photo(75, 80, seed=2)]
-    ours = test(net, "dense", params, images)
+    ours = predict(net, "dense", params, images)
     for image, output in zip(images, ours, strict=True):
         both = [windows_of(net, params, x) for x in (image, image[:, ::-1])]
         assert len(both[0]) > 1
@@ -99,8 +107,8 @@ def test_dense_of_an_image_depends_on_no_other(name):
     params = random_params(net)
     params["fc8" if "fc8" in params else "fc10"]["kernel"] *= 0.1
     images = [photo(75, 101), photo(97, 66, seed=1), photo(72, 72, seed=2)]
-    together = test(net, "dense", params, images)
-    alone = [test(net, "dense", params, [image])[0] for image in images]
+    together = predict(net, "dense", params, images)
+    alone = [predict(net, "dense", params, [image])[0] for image in images]
     np.testing.assert_allclose(together, alone, rtol=2e-3, atol=1e-6)
 
 
@@ -112,15 +120,15 @@ def test_a_head_that_is_dense_already_gives_the_same():
     logits, _ = NETS["vgg dense"].apply(params, pixels, train=False)
     expected = np.mean([softmax(np.asarray(x)) for x in logits], axis=0)
     for name in ("vgg", "vgg dense"):
-        ours = test(NETS[name], "dense", params, [image])[0]
+        ours = predict(NETS[name], "dense", params, [image])[0]
         np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-6)
 
 
 def test_dense_on_the_nets_own_size_is_the_net():
     params = random_params(SMALL_VGG)
     image = photo(64, 64)
-    alone = test(SMALL_VGG, "centre", params, [image, image[:, ::-1]])
-    ours = test(SMALL_VGG, "dense", params, [image])
+    alone = predict(SMALL_VGG, "centre", params, [image, image[:, ::-1]])
+    ours = predict(SMALL_VGG, "dense", params, [image])
     np.testing.assert_allclose(ours[0], alone.mean(axis=0), rtol=1e-4, atol=1e-6)
 
 
@@ -147,17 +155,17 @@ def test_a_net_whose_answer_is_known():
         return 1 / (1 + np.exp(-x))
 
     # Dense: windows at columns 0, 2 and 4 of brightness 0, 1 and 2: their mean is 1.
-    ours = test(net, "dense", params, [image], black)[0, 0]
+    ours = predict(net, "dense", params, [image], black)[0, 0]
     assert ours == pytest.approx(sigmoid(1.0), rel=1e-5)
     # Crops: at columns 0 to 4, of brightness 0, 0.5, 1, 1.5, 2: the mean of softmax.
     several = np.mean([sigmoid(x) for x in (0, 0.5, 1, 1.5, 2)])
-    crops = test(net, "multi-crop", params, [image], black)[0, 0]
+    crops = predict(net, "multi-crop", params, [image], black)[0, 0]
     assert crops == pytest.approx(several, rel=1e-5)
-    both = test(net, "dense+multi-crop", params, [image], black)[0, 0]
+    both = predict(net, "dense+multi-crop", params, [image], black)[0, 0]
     assert both == pytest.approx((ours + crops) / 2, rel=1e-6)
-    ten = test(net, "ten", params, [image], black)[0, 0]
+    ten = predict(net, "ten", params, [image], black)[0, 0]
     assert ten == pytest.approx((2 * 0.5 + 2 * sigmoid(2) + sigmoid(1)) / 5, rel=1e-5)
-    centre = test(net, "centre", params, [image], black)[0, 0]
+    centre = predict(net, "centre", params, [image], black)[0, 0]
     assert centre == pytest.approx(sigmoid(1.0), rel=1e-5)
 
 
@@ -168,7 +176,7 @@ def test_multi_crop_is_a_grid_of_25_and_its_mirror_images():
     params["fc8"]["kernel"] *= 0.1
     mean = photo(26, 26, seed=9).astype(np.float32)
     images = [photo(32, 49), photo(41, 32, seed=1)]
-    ours = test(net, "multi-crop", params, images, mean)
+    ours = predict(net, "multi-crop", params, images, mean)
     for image, output in zip(images, ours, strict=True):
         y, x = image.shape[0] - 24, image.shape[1] - 24
         cut = [
@@ -176,7 +184,10 @@ def test_multi_crop_is_a_grid_of_25_and_its_mirror_images():
             for i in range(5)
             for j in range(5)
         ]
-        seen = np.float32(cut + [crop[:, ::-1] for crop in cut]) - mean[1:25, 1:25]
+        seen = (
+            np.array(cut + [crop[:, ::-1] for crop in cut], np.float32)
+            - mean[1:25, 1:25]
+        )
         assert len(seen) == 50
         logits, _ = net.apply(params, jnp.asarray(seen), train=False)
         expected = np.mean([softmax(np.asarray(one)) for one in logits], axis=0)
@@ -209,3 +220,183 @@ def test_what_the_protocols_cost(name):
         over = costs(models.build(name, head="dense"), 256)
         expected = 2 * sum(layer.multiply_adds for layer in over)
         assert protocols.cost(net, "dense", 256, 256) == expected
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """24 photographs of odd sizes in a folder of two classes."""
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for n in range(24):
+        height, width = rng.integers(50, 130, 2)
+        file = root / "ab"[n % 2] / f"{n:02}.png"
+        file.parent.mkdir(exist_ok=True)
+        small = cv2.resize(photo(6, 6, n), (int(width), int(height)))
+        cv2.imwrite(str(file), small)
+    return root
+
+
+@pytest.mark.parametrize("protocol", ["centre", "dense", "multi-crop"])
+def test_every_image_counts_once_at_every_scale(photos, protocol):
+    """VGG Table 4: whatever its shape and the batch, as if it were alone."""
+    source = find_source(Data(str(photos)), "all")
+    params = random_params(SMALL_VGG)
+    params["fc8"]["kernel"] *= 0.1
+    scales = (66, 81)
+
+    def resize(image, size):
+        if protocol == "centre":
+            return fit(image, size)[:64, :64]
+        return scale_short(image, size)
+
+    how = (protocol, scales, COLOUR, resize)
+    read = []
+    together = evaluate.predict_pictures(
+        SMALL_VGG, params, source, *how, 8, read.append
+    )
+    assert sum(read) == len(set(together.names)) == len(together.names) == 24
+    assert [Path(name).parent.name for name in together.names] == ["a"] * 12 + [
+        "b"
+    ] * 12
+    assert together.labels.tolist() == [0] * 12 + [1] * 12
+    np.testing.assert_allclose(together.probabilities.sum(axis=1), 1, rtol=1e-5)
+    sizes = set()
+    for n in (0, 7, 23):
+        image = cv2.imread(together.names[n])[:, :, ::-1]
+        alone = [
+            predict(SMALL_VGG, protocol, params, [resize(image, scale)])[0]
+            for scale in scales
+        ]
+        np.testing.assert_allclose(
+            together.probabilities[n], np.mean(alone, axis=0), rtol=2e-3, atol=1e-6
+        )
+        sizes.add(image.shape)
+    assert len(sizes) == 3
+    assert together.programs <= 2 * 2 * 2 * 4  # batches, scales, orientations, lengths
+
+
+def test_shapes_of_batches_are_few_and_large_enough():
+    rng = np.random.default_rng(0)
+    images = [np.zeros((40, int(n), 3), np.uint8) for n in rng.integers(40, 200, 500)]
+    images += [image.swapaxes(0, 1) for image in images]
+    found, full = [], {}
+    for shape, group in by_shape(enumerate(images), 16):
+        for number, image in group:
+            found.append(number)
+            height, width, _ = image.shape
+            assert height <= shape[0] < height + 32 and width <= shape[1] < width + 32
+            assert min(shape) == min(height, width)
+        full.setdefault(shape, []).append(len(group))
+    assert sorted(found) == list(range(1000))
+    assert len(full) <= 2 * 6 + 1
+    for sizes in full.values():
+        assert set(sizes[:-1]) <= {16}
+
+
+def run_command(*arguments) -> None:
+    __main__.parse([*map(str, arguments)])()
+
+
+@pytest.fixture(scope="module")
+def nets_of_photos(tmp_path_factory):
+    """Files of the weights of two nets with the classes of `photos`."""
+    files = []
+    for seed in range(2):
+        net = models.build("vgg-a", classes=2, image_size=32, width=1 / 64)
+        provenance = weights.Provenance(
+            "ours",
+            COLOUR[0, 0],
+            resize=40,
+            crop=32,
+            interpolation="area",
+            classes=("a", "b"),
+        )
+        file = tmp_path_factory.mktemp("nets") / "net.safetensors"
+        weights.save(net.init(jax.random.key(seed)), file, net, provenance)
+        files.append(file)
+    return files
+
+
+def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
+    """VGG Table 6: from files of probabilities or from weights."""
+    one, two = nets_of_photos
+    how = ("--data", photos, "--protocol", "dense", "--scales", "32", "40")
+    saved = tmp_path / "one.npz"
+    run_command("eval", one, *how, "--save", saved)
+    printed = capfd.readouterr()
+    assert "24 images of folder photos" in printed.out
+    assert "compiled shapes" in printed.err
+    run_command("eval", two, *how, "--save", tmp_path / "two.npz")
+    for n, other in enumerate((saved, one)):
+        both = tmp_path / f"both{n}.npz"
+        run_command("eval", two, *how, "--fuse", other, "--save", both)
+        first, second, fused = (
+            np.load(file)["probabilities"]
+            for file in (saved, tmp_path / "two.npz", both)
+        )
+        assert not np.allclose(first, second)
+        np.testing.assert_allclose(fused, (first + second) / 2, rtol=1e-4)
+    labels = np.load(saved)["labels"]
+    wrong = 100 * np.mean(fused.argmax(axis=1) != labels)
+    assert f"top-1 error {wrong:.2f}%" in capfd.readouterr().out.splitlines()[-3]
+    with pytest.raises(InputError, match="exists already"):
+        run_command("eval", one, *how, "--save", saved)
+    (photos / "a" / "00.png").rename(photos / "a" / "30.png")
+    with pytest.raises(InputError, match="one.npz: its names are others"):
+        run_command("eval", two, *how, "--fuse", saved)
+    (photos / "a" / "30.png").rename(photos / "a" / "00.png")
+    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no file of numpy")
+    with pytest.raises(InputError, match="bad.npz: not a file of --save"):
+        run_command("eval", two, *how, "--fuse", tmp_path / "bad.npz")
+
+
+def test_the_centre_of_weights_is_what_they_expect(photos, nets_of_photos, tmp_path):
+    """`weights.preprocess`, for every picture."""
+    net, params, provenance = weights.load_net(nets_of_photos[0])
+    saved = tmp_path / "saved.npz"
+    run_command("eval", nets_of_photos[0], "--data", photos, "--save", saved)
+    found = np.load(saved)
+    seen = jnp.stack(
+        [
+            weights.preprocess(cv2.imread(name)[:, :, ::-1], provenance)
+            for name in found["names"]
+        ]
+    )
+    expected = jax.nn.softmax(net.apply(params, seen, train=False)[0])
+    np.testing.assert_allclose(found["probabilities"], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--scales", "24"), "--scales 24: at least 32"),
+        (("--protocol", "ten", "--scales", "32"), "all crops are the same"),
+        (("--save", "probabilities.csv"), "--save probabilities.csv: name an .npz"),
+        (("--fuse", "nowhere.npz"), "--fuse nowhere.npz: No such file"),
+        (("--batch", "0"), "--batch 0: at least 1"),
+    ],
+)
+def test_wrong_options_of_eval(options, message, photos, nets_of_photos):
+    with pytest.raises(InputError, match=re.escape(message)):
+        run_command("eval", nets_of_photos[0], "--data", photos, *options)
+
+
+@pytest.mark.parametrize(
+    ("models", "protocol", "scales", "lines"),
+    [
+        (["vgg-a-lrn"], "dense", [256], ["VGG Table 3, A-LRN, S 256", "29.7%", "10.5"]),
+        (["vgg-d"], "dense", [224, 256, 288], ["VGG Table 4, D, S 256", "26.6", "8.6"]),
+        (["vgg-e"], "multi-crop", [256, 384, 512], ["VGG Table 5, E", "24.6", "7.4"]),
+        (["vgg-d"], "dense+multi-crop", [256, 384, 512], ["D, both", "24.4", "7.2"]),
+        (["vgg-e", "vgg-d"], "dense", [256, 384, 512], ["VGG Table 6", "24%", "7.1"]),
+        (["alexnet-paper"], "ten", [256], ["ten crops", "37.5", "17"]),
+        (["vgg-d"], "centre", [256], []),
+        (["vgg-d", "vgg-d"], "dense", [256, 384, 512], []),
+    ],
+)
+def test_the_published_row(models, protocol, scales, lines):
+    rows = published(models, protocol, scales, 1000)
+    assert bool(rows) == bool(lines)
+    for line in lines:
+        assert line in rows[0]
+    assert published(models, protocol, scales, 10) == []

@@ -259,9 +259,13 @@ def _read(path: Path) -> Tested:
         raise InputError(f"--fuse {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"--fuse {path}: not a file of --save: {error}") from None
-    for name in ("classes", "names"):
-        arrays[name] = tuple(arrays[name].tolist())
-    return Tested(**arrays | {"model": str(arrays["model"])})
+    return Tested(
+        model=str(arrays["model"]),
+        classes=tuple(arrays["classes"].tolist()),
+        names=tuple(arrays["names"].tolist()),
+        labels=arrays["labels"],
+        probabilities=arrays["probabilities"],
+    )
 
 
 def _check_same(other: str, one: Tested, two: Tested) -> None:
