@@ -21,6 +21,7 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import write_bytes
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.protocols import Protocol
+from alexvgg_jax.sharding import all_devices
 from alexvgg_jax.weights import Input, Provenance
 from alexvgg_jax.weights.stored import model_of
 
@@ -61,6 +62,7 @@ class Eval:
 
     def __call__(self) -> None:
         self._check()
+        all_devices()  # raises if there are none
         net, params, provenance = weights.load_net(
             self.weights, self.net, input=self.input
         )
