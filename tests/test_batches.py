@@ -20,9 +20,14 @@ def numbered(count: int) -> Source:
         images = numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)
         return images, numbers.astype(np.int32)
 
-    count_ = lambda: np.arange(count)
     return Source(
-        "numbers", count, ("number",), fetch, count_, "", pictures=lambda *_: []
+        "numbers",
+        count,
+        ("number",),
+        fetch,
+        lambda: np.arange(count),
+        "",
+        pictures=lambda *_: [],
     )
 
 

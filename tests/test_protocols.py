@@ -13,7 +13,7 @@ from nets import random_params, stack
 from PIL import Image
 
 from alexvgg_jax import __main__, evaluate, models, protocols, weights
-from alexvgg_jax.commands.eval import published
+from alexvgg_jax.commands.eval import Tested, published
 from alexvgg_jax.config import Data
 from alexvgg_jax.data.batches import by_shape
 from alexvgg_jax.data.decode import fit, scale_short
@@ -342,7 +342,7 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
         np.testing.assert_allclose(fused, (first + second) / 2, rtol=1e-4)
     labels = np.load(saved)["labels"]
     wrong = 100 * np.mean(fused.argmax(axis=1) != labels)
-    assert f"top-1 error {wrong:.2f}%" in capfd.readouterr().out.splitlines()[-3]
+    assert f"top-1 error {wrong:.2f}%" in capfd.readouterr().out.splitlines()[-2]
     with pytest.raises(InputError, match="exists already"):
         run_command("eval", one, *how, "--save", saved)
     (photos / "a" / "00.png").rename(photos / "a" / "30.png")
@@ -382,6 +382,15 @@ def test_wrong_options_of_eval(options, message, photos, nets_of_photos):
         run_command("eval", nets_of_photos[0], "--data", photos, *options)
 
 
+def tested(models, protocol, scales, classes) -> list[Tested]:
+    nothing = np.zeros(0)
+    names = tuple(map(str, range(classes)))
+    return [
+        Tested(model, protocol, tuple(scales), names, (), nothing, nothing)
+        for model in models
+    ]
+
+
 @pytest.mark.parametrize(
     ("models", "protocol", "scales", "lines"),
     [
@@ -396,8 +405,10 @@ def test_wrong_options_of_eval(options, message, photos, nets_of_photos):
     ],
 )
 def test_the_published_row(models, protocol, scales, lines):
-    rows = published(models, protocol, scales, 1000)
+    tests = tested(models, protocol, scales, 1000)
+    rows = published(tests)
     assert bool(rows) == bool(lines)
     for line in lines:
         assert line in rows[0]
-    assert published(models, protocol, scales, 10) == []
+    assert published(tested(models, protocol, scales, 10)) == []
+    assert published([*tests, tests[0]._replace(protocol="ten")]) == []

@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from alexvgg_jax import evaluate, paper, prepare, protocols, weights
+from alexvgg_jax import evaluate, mistakes, paper, prepare, protocols, weights
 from alexvgg_jax.config import Data
 from alexvgg_jax.data.decode import Resize
 from alexvgg_jax.data.sources import Source, find_source, with_classes
@@ -26,17 +26,29 @@ from alexvgg_jax.weights import Input, Provenance
 from alexvgg_jax.weights.stored import model_of
 
 TABLE5 = {"dense": "dense", "multi-crop": "multi-crop", "dense+multi-crop": "both"}
+THREE_SCALES = "256 384 512"  # VGG Tables 4 to 6
 TEN_CROPS = {"centre": "centre crop", "ten": "ten crops"}
 
 
 class Tested(NamedTuple):
-    """What a net predicts for a set of pictures, as `--save` stores it."""
+    """What nets predict for a set of pictures, as `--save` stores it."""
 
     model: str  # in MODELS, or empty
+    protocol: str
+    scales: tuple[int, ...]
     classes: tuple[str, ...]
     names: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
+
+
+class Loaded(NamedTuple):
+    """A net that is to be tested."""
+
+    name: str
+    net: Net
+    params: Params
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -57,40 +69,44 @@ class Eval:
     # other runs or weights, or files of --save: average their probabilities too
     fuse: tuple[str, ...] = ()
     save: Path | None = None  # an .npz file of names, labels, classes, probabilities
+    mistakes: bool = False  # draw confusion.png and mistakes.png in RUN, or else here
     batch: int = 32  # images at a time
     skip_bad: bool = False  # leave out damaged images (default: they are an error)
 
     def __call__(self) -> None:
         self._check()
         all_devices()  # raises if there are none
-        net, params, provenance = weights.load_net(
-            self.weights, self.net, input=self.input
-        )
-        source, called = self._source(provenance, net)
+        files = [other for other in self.fuse if other.endswith(".npz")]
+        saved = {file: _read(Path(file)) for file in files}
+        first = weights.load_net(self.weights, self.net, input=self.input)
+        others = (Loaded(o, *weights.load_net(o)) for o in self.fuse if o not in saved)
+        nets = (Loaded(self.weights, *first), *others)
+        scales = self.scales or (nets[0].provenance.resize,)
+        source, called = self._source(nets[0])
         if source.note:
             print(source.note, file=sys.stderr)
-        scales = self.scales or (provenance.resize,)
-        tests = [self._test(self.weights, net, params, provenance, source, scales)]
-        for other in self.fuse:
-            if other.endswith(".npz"):
-                tests.append(_read(Path(other)))
-            else:
-                loaded = weights.load_net(other)
-                tests.append(self._test(other, *loaded, source, scales))
-            _check_same(other, tests[0], tests[-1])
+        for loaded in nets:  # before hours of work
+            _check_net(loaded, source, self.protocol, scales)
+        tests = [self._test(loaded, source, scales) for loaded in nets]
+        for file, test in saved.items():
+            _check_same(file, tests[0], test)
+        tests += saved.values()
         fused = np.mean([test.probabilities for test in tests], axis=0)
-        score = evaluate.score_predictions(fused, tests[0].labels)
+        labels = tests[0].labels
+        if self.mistakes:
+            folder = Path(self.weights) if Path(self.weights).is_dir() else Path()
+            print(mistakes.draw(source, fused, labels, folder))
+        score = evaluate.score_predictions(fused, labels)
         print(
             f"{called} loss {score.loss:.4f}  "
             f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
             f"({len(fused):,} images of {source.about})"
         )
-        print(_arithmetic(net, self.protocol, scales))
-        models = tuple(test.model for test in tests)
-        for line in published(models, self.protocol, scales, net.classes):
+        for line in published(tests):
             print(line)
         if self.save:
-            _write(tests[0]._replace(probabilities=fused), self.save)
+            model = tests[0].model if len(tests) == 1 else ""
+            _write(tests[0]._replace(model=model, probabilities=fused), self.save)
 
     def _check(self) -> None:
         if self.batch < 1:
@@ -99,11 +115,8 @@ class Eval:
             raise InputError(f"--save {self.save}: name an .npz file")
         if self.save and self.save.exists():
             raise InputError(f"--save {self.save}: exists already")
-        for file in self.fuse:
-            if file.endswith(".npz"):  # before hours of work
-                _read(Path(file))
 
-    def _source(self, provenance: Provenance, net: Net) -> tuple[Source, str]:
+    def _source(self, loaded: Loaded) -> tuple[Source, str]:
         """The images, labelled by the net's classes, and what they are called."""
         if Path(self.weights).is_dir():
             return prepare.find_test_images(
@@ -111,7 +124,8 @@ class Eval:
             )
         if not self.data:
             raise InputError("--data: name the images: a folder or a TFDS name")
-        data = Data(self.data, skip_bad=self.skip_bad)
+        _, net, _, provenance = loaded
+        data = Data(self.data, size=provenance.resize, skip_bad=self.skip_bad)
         source = find_source(data, "all")
         names = provenance.classes or weights.class_names(net.classes)
         if provenance.classes or set(source.classes) <= set(names):
@@ -122,24 +136,12 @@ class Eval:
                 f"{net.classes}, such as {names[0]!r}"
             )
         note = f"{source.about}: class i of the net is class i in order of the names"
-        return replace(
-            source, note="; ".join(filter(None, (source.note, note)))
-        ), "test"
+        note = "; ".join(filter(None, (source.note, note)))
+        return replace(source, note=note), "test"
 
-    def _test(
-        self,
-        name: str,
-        net: Net,
-        params: Params,
-        provenance: Provenance,
-        source: Source,
-        scales: Sequence[int],
-    ) -> Tested:
+    def _test(self, loaded: Loaded, source: Source, scales: tuple[int, ...]) -> Tested:
         """The predictions of one net."""
-        _check_net(name, net, params, self.protocol, scales)
-        classes = provenance.classes or source.classes
-        if classes != source.classes:
-            raise InputError(f"--fuse {name}: its classes are others")
+        name, net, params, provenance = loaded
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(self.protocol, total=source.count)
             predicted = evaluate.predict_pictures(
@@ -154,15 +156,28 @@ class Eval:
                 lambda count: progress.advance(task, count),
             )
         print(f"{name}: {predicted.programs} compiled shapes", file=sys.stderr)
-        return Tested(model_of(net) or "", classes, *predicted[:3])
+        return Tested(
+            model=model_of(net) or "",
+            protocol=self.protocol,
+            scales=scales,
+            classes=source.classes,
+            names=predicted.names,
+            labels=predicted.labels,
+            probabilities=predicted.probabilities,
+        )
 
 
 def _check_net(
-    name: str, net: Net, params: Params, protocol: Protocol, scales: Sequence[int]
+    loaded: Loaded, source: Source, protocol: Protocol, scales: Sequence[int]
 ) -> None:
-    """InputError for a net without classifier, and for scales that do not suit it."""
+    """InputError for a net without classifier or with other classes than the images,
+    and for scales that do not suit it."""
+    name, net, params, provenance = loaded
     if params.keys() != net.param_shapes().keys():
         raise InputError(f"{name}: has no classifier; `features` needs none")
+    classes = provenance.classes or source.classes
+    if classes != source.classes or net.classes != len(classes):
+        raise InputError(f"--fuse {name}: its classes are others")
     for scale in scales:
         if scale < net.image_size:
             raise InputError(
@@ -191,41 +206,29 @@ def _resize(provenance: Provenance, protocol: Protocol) -> Resize:
     return resize
 
 
-def _arithmetic(net: Net, protocol: Protocol, scales: Sequence[int]) -> str:
-    """What a protocol costs beside the centre crop, for an image of 4:3."""
-    sizes = [(scale, 4 * scale // 3) for scale in scales]
-    cost = sum(protocols.cost(net, protocol, *size) for size in sizes)
-    crop = protocols.cost(net, "centre", *sizes[0])
-    return (
-        f"{protocol}, short side {' '.join(map(str, scales))}: {cost / crop:.1f} times "
-        "the multiply-adds of one crop, for an image of 4:3"
-    )
-
-
-def published(
-    models: Sequence[str], protocol: Protocol, scales: Sequence[int], classes: int
-) -> list[str]:
+def published(tests: Sequence[Tested]) -> list[str]:
     """The rows of both papers for ImageNet's nets of these names, tested this way."""
-    if classes != 1000:
+    how = {(test.protocol, test.scales, len(test.classes)) for test in tests}
+    if len(how) > 1 or len(tests[0].classes) != 1000:
         return []
+    protocol, q = tests[0].protocol, " ".join(map(str, tests[0].scales))
+    models = sorted(test.model for test in tests)
     rows: list[tuple[str, str]] = []
-    columns = [name.removeprefix("vgg-").upper() for name in models]
-    q = " ".join(map(str, scales))
-    three = q == "256 384 512"
-    if sorted(columns) == ["D", "E"] and three and protocol in TABLE5:
-        rows = [("VGG Table 6", f"D and E, {TABLE5[protocol]}")]
-    elif len(models) == 1 and models[0].startswith("vgg-"):
-        tag = "VGG Table 3" if len(scales) == 1 else "VGG Table 4"
+    if len(models) == 1 and models[0].startswith("vgg-"):
+        column = models[0].removeprefix("vgg-").upper()
+        tag = "VGG Table 3" if len(tests[0].scales) == 1 else "VGG Table 4"
         if protocol == "dense":
             known = {key.rsplit(", ", 1)[0] for key in paper.claim(tag).published}
             rows = [
                 (tag, row)
                 for row in sorted(known)
-                if row.startswith(f"{columns[0]}, S ") and row.endswith(f", Q {q}")
+                if row.startswith(f"{column}, S ") and row.endswith(f", Q {q}")
             ]
-        if three and columns[0] in "DE" and protocol in TABLE5:
-            rows.append(("VGG Table 5", f"{columns[0]}, {TABLE5[protocol]}"))
-    elif models[0] in ("alexnet-paper", "alexnet-source") and q == "256":
+        if q == THREE_SCALES and column in "DE" and protocol in TABLE5:
+            rows.append(("VGG Table 5", f"{column}, {TABLE5[protocol]}"))
+    elif models == ["vgg-d", "vgg-e"] and q == THREE_SCALES and protocol in TABLE5:
+        rows = [("VGG Table 6", f"D and E, {TABLE5[protocol]}")]
+    elif set(models) <= {"alexnet-paper", "alexnet-source"} and q == "256":
         if len(models) == 1 and protocol in TEN_CROPS:
             rows.append(("AlexNet §6 ten crops", TEN_CROPS[protocol]))
         if protocol == "ten" and len(models) in (1, 5):
@@ -257,17 +260,19 @@ def _read(path: Path) -> Tested:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in Tested._fields}
+        return Tested(
+            model=str(arrays["model"]),
+            protocol=str(arrays["protocol"]),
+            scales=tuple(arrays["scales"].tolist()),
+            classes=tuple(arrays["classes"].tolist()),
+            names=tuple(arrays["names"].tolist()),
+            labels=arrays["labels"],
+            probabilities=arrays["probabilities"],
+        )
     except OSError as error:
         raise InputError(f"--fuse {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"--fuse {path}: not a file of --save: {error}") from None
-    return Tested(
-        model=str(arrays["model"]),
-        classes=tuple(arrays["classes"].tolist()),
-        names=tuple(arrays["names"].tolist()),
-        labels=arrays["labels"],
-        probabilities=arrays["probabilities"],
-    )
 
 
 def _check_same(other: str, one: Tested, two: Tested) -> None:
@@ -277,3 +282,5 @@ def _check_same(other: str, one: Tested, two: Tested) -> None:
             raise InputError(f"--fuse {other}: its {part} are others")
     if not np.array_equal(one.labels, two.labels):
         raise InputError(f"--fuse {other}: its labels are others")
+    if one.probabilities.shape != two.probabilities.shape:
+        raise InputError(f"--fuse {other}: not a file of --save")
