@@ -146,7 +146,7 @@ def predict_pictures(
     mesh, devices = make_mesh(Mesh()), len(all_devices())
     params, mean = everywhere((params, mean), mesh)
     run = jax.jit(
-        partial(probabilities, net, protocol), compiler_options=compiler_options()
+        probabilities, static_argnums=(0, 1), compiler_options=compiler_options()
     )
     names, labels = [""] * source.count, np.full(source.count, -1, np.int32)
     total = np.zeros((source.count, net.classes), np.float32)
@@ -167,7 +167,7 @@ def predict_pictures(
         numbers, images = map(list, zip(*group, strict=True))
         images += images[-1:] * (-len(images) % devices)
         placed = place(pictures(net, protocol, images, shape), mesh)
-        outputs = jax.device_get(run(params, placed, mean))
+        outputs = jax.device_get(run(net, protocol, params, placed, mean))
         np.add.at(total, numbers, outputs[: len(numbers)] / len(scales))
         programs.add((shape, len(images)))
     kept = labels >= 0

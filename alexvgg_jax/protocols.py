@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from alexvgg_jax.augment import Statistics, Views, map_views
@@ -117,7 +118,7 @@ def dense(
         pixels = seen.astype(jnp.float32) - mean.mean(axis=(0, 1))[None, None, None]
         return jax.nn.softmax(score(layers, params, pixels, maps, net.compute))
 
-    return (look(images) + look(mirrored)) / 2
+    return lax.map(look, jnp.stack([images, mirrored])).mean(axis=0)
 
 
 def cost(net: Net, protocol: Protocol, height: int, width: int) -> int:

@@ -30,7 +30,7 @@ THREE_SCALES = "256 384 512"  # VGG Tables 4 to 6
 TEN_CROPS = {"centre": "centre crop", "ten": "ten crops"}
 
 
-class Tested(NamedTuple):
+class Predicted(NamedTuple):
     """What nets predict for a set of pictures, as `--save` stores it."""
 
     model: str  # in MODELS, or empty
@@ -139,7 +139,9 @@ class Eval:
         note = "; ".join(filter(None, (source.note, note)))
         return replace(source, note=note), "test"
 
-    def _test(self, loaded: Loaded, source: Source, scales: tuple[int, ...]) -> Tested:
+    def _test(
+        self, loaded: Loaded, source: Source, scales: tuple[int, ...]
+    ) -> Predicted:
         """The predictions of one net."""
         name, net, params, provenance = loaded
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -156,7 +158,7 @@ class Eval:
                 lambda count: progress.advance(task, count),
             )
         print(f"{name}: {predicted.programs} compiled shapes", file=sys.stderr)
-        return Tested(
+        return Predicted(
             model=model_of(net) or "",
             protocol=self.protocol,
             scales=scales,
@@ -206,7 +208,7 @@ def _resize(provenance: Provenance, protocol: Protocol) -> Resize:
     return resize
 
 
-def published(tests: Sequence[Tested]) -> list[str]:
+def published(tests: Sequence[Predicted]) -> list[str]:
     """The rows of both papers for ImageNet's nets of these names, tested this way."""
     how = {(test.protocol, test.scales, len(test.classes)) for test in tests}
     if len(how) > 1 or len(tests[0].classes) != 1000:
@@ -247,7 +249,7 @@ def _row(tag: str, name: str) -> str:
     return f"published, {tag}, {name}: {', '.join(cells)}"
 
 
-def _write(tested: Tested, path: Path) -> None:
+def _write(tested: Predicted, path: Path) -> None:
     content = io.BytesIO()
     arrays: dict[str, Any] = {k: np.asarray(v) for k, v in tested._asdict().items()}
     np.savez(content, **arrays)
@@ -255,12 +257,12 @@ def _write(tested: Tested, path: Path) -> None:
     print(f"wrote {path}")
 
 
-def _read(path: Path) -> Tested:
+def _read(path: Path) -> Predicted:
     """A file of `--save`. InputError for another file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in Tested._fields}
-        return Tested(
+        file = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        arrays = {name: file[name] for name in Predicted._fields}
+        return Predicted(
             model=str(arrays["model"]),
             protocol=str(arrays["protocol"]),
             scales=tuple(arrays["scales"].tolist()),
@@ -275,7 +277,7 @@ def _read(path: Path) -> Tested:
         raise InputError(f"--fuse {path}: not a file of --save: {error}") from None
 
 
-def _check_same(other: str, one: Tested, two: Tested) -> None:
+def _check_same(other: str, one: Predicted, two: Predicted) -> None:
     """InputError unless two nets were tested on the same images and classes."""
     for part in ("classes", "names"):
         if getattr(one, part) != getattr(two, part):
