@@ -54,21 +54,30 @@ def test_every_image_counts_once_at_every_scale(photos):
     source = find_source(Data(str(photos)), "all")
     layers = Conv("conv1", 4, stride=2), Dense("fc2", 2)
     net = replace(stack(*layers, image_size=24), classes=2)
-    params, colour = random_params(net), np.full((1, 1, 3), 110, np.float32)
+    params, colour = random_params(net), jnp.full((1, 1, 3), 110.0)
     params["fc2"]["kernel"] /= 100  # a soft softmax
     scales, protocol, counts = (26, 33), "dense+multi-crop", []
     together = evaluate.predict_pictures(
-        net, params, source, protocol, scales, colour, scale_short, 8, counts.append
+        net,
+        params,
+        source,
+        protocol,
+        scales,
+        np.asarray(colour),
+        scale_short,
+        8,
+        counts.append,
     )
     assert sum(counts) == len(set(together.names)) == len(together.names) == 10
     assert [Path(name).parent.name for name in together.names] == ["a"] * 5 + ["b"] * 5
     assert together.labels.tolist() == [0] * 5 + [1] * 5
+    run = jax.jit(protocols.probabilities, static_argnums=(0, 1))
     for n in (0, 9):
         image, alone = read(together.names[n]), []
         for scale in scales:
             scaled = scale_short(image, scale)
             batch = protocols.pictures(net, protocol, [scaled], scaled.shape[:2])
-            alone += [protocols.probabilities(net, protocol, params, batch, colour)[0]]
+            alone += [run(net, protocol, params, batch, colour)[0]]
         expected = np.mean(alone, axis=0)
         assert 0.01 < expected[0] < 0.99
         np.testing.assert_allclose(together.probabilities[n], expected, rtol=1e-4)
@@ -108,7 +117,7 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     run_command("eval", one, *how, "--save", saved)
     printed = capfd.readouterr()
     assert "10 images of folder photos" in printed.out
-    assert "compiled shapes" in printed.err
+    assert "compiled shapes: 3" in printed.err
     run_command("eval", two, *how, "--save", tmp_path / "two.npz")
     for n, other in enumerate((saved, one)):
         both = tmp_path / f"both{n}.npz"

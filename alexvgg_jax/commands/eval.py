@@ -157,7 +157,8 @@ class Eval:
                 self.batch,
                 lambda count: progress.advance(task, count),
             )
-        print(f"{name}: {predicted.programs} compiled shapes", file=sys.stderr)
+        shapes = f"compiled shapes: {predicted.programs}"
+        print(f"{name}: {shapes}", file=sys.stderr)
         return Predicted(
             model=model_of(net) or "",
             protocol=self.protocol,

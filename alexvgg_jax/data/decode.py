@@ -61,7 +61,8 @@ class BadImages(InputError):
         listed = "; ".join(map(str, errors[:5]))
         more = len(errors) - 5
         rest = f"; and {more} more, which `check` lists" if more > 0 else ""
-        super().__init__(f"{listed}{rest} (--data.skip-bad leaves damaged images out)")
+        leave_out = "--data.skip-bad, or --skip-bad in eval, leaves damaged images out"
+        super().__init__(f"{listed}{rest} ({leave_out})")
 
 
 def decode_all(

@@ -68,6 +68,9 @@ def list_images(root: Path, split: Split) -> Encoded:
             for files in by_class
         ]
     files = [file for files in by_class for file in files]
+    if not files and split == "all":
+        only = _counted(skipped, ", only ")
+        raise InputError(f"--data {root}: no images in {top}/CLASS/{only}")
     if not files:
         rule = "" if has_parts else ", where every tenth of a class is for testing"
         raise InputError(
@@ -139,8 +142,9 @@ def _layout(root: Path, split: Split) -> tuple[Path, list[str], bool]:
         wanted, found = (TRAIN, train) if split == "train" else (TEST, tests)
         if not found:
             looked = f"looked for {'/, '.join(wanted)}/"
-            hint = f"; {HELD_OUT}" if train else ""
-            raise InputError(f"--data {root}: no {split} images: {looked}{hint}")
+            hint = f"; {HELD_OUT}" if train and split != "all" else ""
+            kind = "train" if split == "train" else "test"
+            raise InputError(f"--data {root}: no {kind} images: {looked}{hint}")
         return root / train[0], _subfolders(root / train[0]), True
     classes = _subfolders(root / train[0]) if train else []
     top = _labelled(root, train, tests, classes)
