@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from alexvgg_jax.augment import Views
 from alexvgg_jax.config import Mesh, Run
 from alexvgg_jax.data.batches import Batch, by_shape, eval_batches, prefetch
 from alexvgg_jax.data.decode import Resize, ToSquare, decode, fit, read_file
-from alexvgg_jax.data.sources import Source
+from alexvgg_jax.data.sources import Picture, Source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
 from alexvgg_jax.models import Net, Params
@@ -152,15 +153,10 @@ def predict_pictures(
     total = np.zeros((source.count, net.classes), np.float32)
 
     def read() -> Iterator[tuple[int, np.ndarray]]:
-        parts = np.array_split(np.arange(source.count), -(-source.count // batch))
-        decoded = prefetch(
-            partial(source.pictures, part, scales, resize) for part in parts
-        )
-        for part, found in zip(parts, decoded, strict=True):
-            for number, picture in zip(part, found, strict=True):
-                names[number], labels[number] = picture.name, picture.label
-                yield from ((int(number), image) for image in picture.scales)
-            advance(len(part))
+        for number, picture in _read(source, scales, resize, batch):
+            names[number], labels[number] = picture.name, picture.label
+            yield from ((number, image) for image in picture.scales)
+            advance(1)
 
     programs = set()
     for shape, group in by_shape(read(), -(-batch // devices) * devices):
@@ -173,8 +169,18 @@ def predict_pictures(
     kept = labels >= 0
     if not kept.any():
         raise InputError(f"{source.about}: all {source.count:,} images are damaged")
-    of_kept = tuple(name for name, keep in zip(names, kept, strict=True) if keep)
+    of_kept = tuple(compress(names, kept))
     return Predictions(of_kept, labels[kept], total[kept], len(programs))
+
+
+def _read(
+    source: Source, scales: Sequence[int], resize: Resize, batch: int
+) -> Iterator[tuple[int, Picture]]:
+    """The number and the picture of every image, read ahead by `batch` at a time."""
+    parts = np.array_split(np.arange(source.count), -(-source.count // batch))
+    read = prefetch(partial(source.pictures, part, scales, resize) for part in parts)
+    for part, found in zip(parts, read, strict=True):
+        yield from zip(part.tolist(), found, strict=True)
 
 
 def classify(

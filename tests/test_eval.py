@@ -1,5 +1,6 @@
 """The command `eval`: all images once, nets fused, probabilities saved."""
 
+import io
 import re
 import shutil
 from dataclasses import replace
@@ -14,7 +15,7 @@ from nets import random_params, stack
 from PIL import Image
 
 from alexvgg_jax import __main__, evaluate, models, protocols, weights
-from alexvgg_jax.commands.eval import Predicted, published
+from alexvgg_jax.commands.eval import Outcome, published
 from alexvgg_jax.config import Data
 from alexvgg_jax.data.decode import scale_short
 from alexvgg_jax.data.sources import find_source
@@ -138,11 +139,14 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     other = tmp_path / "others"
     shutil.copytree(photos, other)
     (other / "a" / "00.png").rename(other / "a" / "30.png")
-    with pytest.raises(InputError, match="one.npz: its names are others"):
+    with pytest.raises(InputError, match="one.npz: its images are others"):
         run_command("eval", two, *how, "--data", other, "--fuse", saved)
-    (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no file of numpy")
-    with pytest.raises(InputError, match="bad.npz: not a file of --save"):
-        run_command("eval", two, *how, "--fuse", tmp_path / "bad.npz")
+    array = io.BytesIO()
+    np.save(array, np.zeros(3))
+    for content in (b"", b"PK\x03\x04 no file of numpy", array.getvalue()):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(InputError, match="bad.npz: not a file of --save"):
+            run_command("eval", two, *how, "--fuse", tmp_path / "bad.npz")
 
 
 def test_the_centre_of_weights_is_what_they_expect(photos, nets_of_photos, tmp_path):
@@ -173,11 +177,11 @@ def test_wrong_options_of_eval(options, message, photos, nets_of_photos):
         run_command("eval", nets_of_photos[0], "--data", photos, *options)
 
 
-def predictions(models, protocol, scales, classes) -> list[Predicted]:
+def predictions(models, protocol, scales, classes) -> list[Outcome]:
     nothing = np.zeros(0)
     names = tuple(map(str, range(classes)))
     return [
-        Predicted(model, protocol, tuple(scales), names, (), nothing, nothing)
+        Outcome(model, protocol, tuple(scales), names, (), nothing, nothing)
         for model in models
     ]
 

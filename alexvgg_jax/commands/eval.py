@@ -30,7 +30,7 @@ THREE_SCALES = "256 384 512"  # VGG Tables 4 to 6
 TEN_CROPS = {"centre": "centre crop", "ten": "ten crops"}
 
 
-class Predicted(NamedTuple):
+class Outcome(NamedTuple):
     """What nets predict for a set of pictures, as `--save` stores it."""
 
     model: str  # in MODELS, or empty
@@ -139,9 +139,7 @@ class Eval:
         note = "; ".join(filter(None, (source.note, note)))
         return replace(source, note=note), "test"
 
-    def _test(
-        self, loaded: Loaded, source: Source, scales: tuple[int, ...]
-    ) -> Predicted:
+    def _test(self, loaded: Loaded, source: Source, scales: tuple[int, ...]) -> Outcome:
         """The predictions of one net."""
         name, net, params, provenance = loaded
         with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -159,7 +157,7 @@ class Eval:
             )
         shapes = f"compiled shapes: {predicted.programs}"
         print(f"{name}: {shapes}", file=sys.stderr)
-        return Predicted(
+        return Outcome(
             model=model_of(net) or "",
             protocol=self.protocol,
             scales=scales,
@@ -209,7 +207,7 @@ def _resize(provenance: Provenance, protocol: Protocol) -> Resize:
     return resize
 
 
-def published(tests: Sequence[Predicted]) -> list[str]:
+def published(tests: Sequence[Outcome]) -> list[str]:
     """The rows of both papers for ImageNet's nets of these names, tested this way."""
     how = {(test.protocol, test.scales, len(test.classes)) for test in tests}
     if len(how) > 1 or len(tests[0].classes) != 1000:
@@ -250,7 +248,7 @@ def _row(tag: str, name: str) -> str:
     return f"published, {tag}, {name}: {', '.join(cells)}"
 
 
-def _write(tested: Predicted, path: Path) -> None:
+def _write(tested: Outcome, path: Path) -> None:
     content = io.BytesIO()
     arrays: dict[str, Any] = {k: np.asarray(v) for k, v in tested._asdict().items()}
     np.savez(content, **arrays)
@@ -258,12 +256,12 @@ def _write(tested: Predicted, path: Path) -> None:
     print(f"wrote {path}")
 
 
-def _read(path: Path) -> Predicted:
+def _read(path: Path) -> Outcome:
     """A file of `--save`. InputError for another file."""
     try:
         file = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-        arrays = {name: file[name] for name in Predicted._fields}
-        return Predicted(
+        arrays = {name: file[name] for name in Outcome._fields}
+        return Outcome(
             model=str(arrays["model"]),
             protocol=str(arrays["protocol"]),
             scales=tuple(arrays["scales"].tolist()),
@@ -274,15 +272,15 @@ def _read(path: Path) -> Predicted:
         )
     except OSError as error:
         raise InputError(f"--fuse {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"--fuse {path}: not a file of --save: {error}") from None
 
 
-def _check_same(other: str, one: Predicted, two: Predicted) -> None:
+def _check_same(other: str, one: Outcome, two: Outcome) -> None:
     """InputError unless two nets were tested on the same images and classes."""
-    for part in ("classes", "names"):
+    for part, what in (("classes", "classes"), ("names", "images")):
         if getattr(one, part) != getattr(two, part):
-            raise InputError(f"--fuse {other}: its {part} are others")
+            raise InputError(f"--fuse {other}: its {what} are others")
     if not np.array_equal(one.labels, two.labels):
         raise InputError(f"--fuse {other}: its labels are others")
     if one.probabilities.shape != two.probabilities.shape:

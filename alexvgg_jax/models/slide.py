@@ -18,6 +18,7 @@ from alexvgg_jax.models.layers import (
     SlidingDense,
 )
 from alexvgg_jax.models.net import Compute, Net, Params, compute_dtype
+from alexvgg_jax.models.operations import at_least_float32
 
 
 def slide(net: Net) -> tuple[Layer, ...]:
@@ -100,9 +101,12 @@ def score(
             continue
         seen = _inside(x, sizes)
         largest = isinstance(layer, Pool) and layer.kind == "max"
-        x = run(jnp.where(seen, x, jnp.array(-jnp.inf if largest else 0, x.dtype)))
+        x = jnp.where(seen, x, jnp.array(-jnp.inf if largest else 0, x.dtype))
         if _averages(layer):  # what is seen, not the array
-            x = x / run(seen.astype(x.dtype))
+            exact = at_least_float32(x)
+            x = (run(exact) / run(seen.astype(exact.dtype))).astype(x.dtype)
+        else:
+            x = run(x)
     return x.astype(images.dtype)
 
 

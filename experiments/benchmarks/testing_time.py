@@ -8,6 +8,7 @@ ratio of multiply-adds, the measurement is the ratio of times, in alternating ro
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,19 +39,19 @@ class Options:
     out: Path = OUT  # folder for testing_time.json and its table
 
 
-def seconds(net: Net, options: Options) -> dict[str, list[float]]:
+def seconds(net: Net, options: Options) -> dict[Protocol, list[float]]:
     """The seconds of each protocol for a batch, in every round."""
     shape = (options.scale, 4 * options.scale // 3)
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     params, mean = net.init(jax.random.key(0)), jnp.zeros((1, 1, 3))
-    runs = {}
+    runs: dict[Protocol, Callable[[], object]] = {}
     for protocol in COMPARED:
         batch = protocols.pictures(net, protocol, [photo] * options.batch, shape)
         how = partial(protocols.probabilities, net, protocol)
         run = jax.jit(how, compiler_options=compiler_options())
         runs[protocol] = partial(run, params, jax.device_put(batch), mean)
         jax.block_until_ready(runs[protocol]())
-    taken: dict[str, list[float]] = {protocol: [] for protocol in runs}
+    taken: dict[Protocol, list[float]] = {protocol: [] for protocol in runs}
     for _ in range(options.rounds):
         for protocol, run in runs.items():
             start = time.perf_counter()
