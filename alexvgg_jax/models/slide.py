@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.models.cpu import at_least_float32
 from alexvgg_jax.models.layers import (
     Dense,
     GlobalAverage,
@@ -18,7 +19,6 @@ from alexvgg_jax.models.layers import (
     SlidingDense,
 )
 from alexvgg_jax.models.net import Compute, Net, Params, compute_dtype
-from alexvgg_jax.models.operations import at_least_float32
 
 
 def slide(net: Net) -> tuple[Layer, ...]:
