@@ -133,5 +133,6 @@ def test_testing_time(command_line):
     result, printed = command_line(testing_time, *small)
     crops, centre = (result["protocols"][name] for name in ("multi-crop", "centre"))
     assert crops["multiply-adds"] == 50 * centre["multiply-adds"]
-    assert crops["seconds"][0] > 5 * centre["seconds"][0]
-    assert printed.splitlines()[4].split()[0] == "centre"
+    assert len(crops["seconds"]) == 1 and crops["seconds"][0] > centre["seconds"][0]
+    (row,) = (line.split() for line in printed.splitlines() if "multi-crop" in line)
+    assert row[-2:] == ["1.0", "1.0"]  # beside itself

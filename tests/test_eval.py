@@ -70,6 +70,7 @@ def test_every_image_counts_once_at_every_scale(photos):
         counts.append,
     )
     assert sum(counts) == len(set(together.names)) == len(together.names) == 10
+    assert sorted(together.names) == list(together.names)  # the order of the folder
     assert [Path(name).parent.name for name in together.names] == ["a"] * 5 + ["b"] * 5
     assert together.labels.tolist() == [0] * 5 + [1] * 5
     run = jax.jit(protocols.probabilities, static_argnums=(0, 1))

@@ -44,8 +44,9 @@ COLOUR = np.array([[[120, 110, 100]]], np.float32)
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (height, width, 3), np.uint8)
+    """Squares of random colours: parts of it differ, and so does its mirror image."""
+    squares = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
+    return squares.repeat(32, axis=0).repeat(32, axis=1)[:height, :width]
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -54,9 +55,10 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def soft_params(net):
-    """Random parameters, with scores whose softmax is soft."""
+    """Random parameters: no activation is saturated, and the softmax is soft."""
     params = random_params(net)
-    *_, last = net.param_shapes()
+    first, *_, last = net.param_shapes()
+    params[first]["kernel"] /= 100  # of pixels
     params[last] = jax.tree.map(lambda leaf: leaf / 10, params[last])
     return params
 
