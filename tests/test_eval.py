@@ -92,10 +92,11 @@ def run_command(*arguments) -> None:
 
 @pytest.fixture(scope="module")
 def nets_of_photos(tmp_path_factory):
-    """Files of the weights of three nets: two with the classes of `photos`."""
+    """Files of the weights of four nets: two with the classes of `photos`, one with
+    others, and one with three that have no names."""
     files = []
-    for n, classes in enumerate([("a", "b"), ("a", "b"), ("a", "b", "c")]):
-        net = replace(TINY, classes=len(classes))
+    for n, classes in enumerate([("a", "b"), ("a", "b"), ("a", "c"), ()]):
+        net = replace(TINY, classes=len(classes) or 3)
         provenance = weights.Provenance(
             "ours",
             np.array([120.0, 110.0, 100.0]),
@@ -113,7 +114,7 @@ def nets_of_photos(tmp_path_factory):
 
 def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     """VGG Table 6: from files of probabilities or from weights."""
-    one, two, three = nets_of_photos
+    one, two, *others = nets_of_photos
     how = ("--data", photos, "--protocol", "multi-crop", "--scales", "26")
     saved = tmp_path / "one.npz"
     run_command("eval", one, *how, "--save", saved)
@@ -135,8 +136,9 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     assert f"top-1 error {wrong:.2f}%" in capfd.readouterr().out.splitlines()[-2]
     with pytest.raises(InputError, match="exists already"):
         run_command("eval", one, *how, "--save", saved)
-    with pytest.raises(InputError, match="net2.safetensors: its classes are others"):
-        run_command("eval", one, *how, "--fuse", three)
+    for wrong in others:
+        with pytest.raises(InputError, match=f"{wrong.name}: its classes are others"):
+            run_command("eval", one, *how, "--fuse", wrong)
     other = tmp_path / "others"
     shutil.copytree(photos, other)
     (other / "a" / "00.png").rename(other / "a" / "30.png")
@@ -207,4 +209,10 @@ def test_the_published_row(models, protocol, scales, lines):
     for line in lines:
         assert line in rows[0]
     assert published(predictions(models, protocol, scales, 10)) == []
-    assert published([*tests, tests[0]._replace(protocol="ten")]) == []
+
+
+def test_nets_that_were_tested_differently_have_no_published_row():
+    one, two = predictions(["vgg-d", "vgg-e"], "dense", [256, 384, 512], 1000)
+    assert published([one, two])
+    assert not published([one, two._replace(protocol="multi-crop")])
+    assert not published([one, two._replace(scales=(256,))])
