@@ -146,11 +146,10 @@ def predict_pictures(
         raise InputError("predictions are made on one host")
     mesh, devices = make_mesh(Mesh()), len(all_devices())
     params, mean = everywhere((params, mean), mesh)
-    run = jax.jit(
-        probabilities, static_argnums=(0, 1), compiler_options=compiler_options()
-    )
+    options = compiler_options()
+    run = jax.jit(probabilities, static_argnums=(0, 1), compiler_options=options)
     names, labels = [""] * source.count, np.full(source.count, -1, np.int32)
-    total = np.zeros((source.count, net.classes), np.float32)
+    total, programs = np.zeros((source.count, net.classes), np.float32), set()
 
     def read() -> Iterator[tuple[int, np.ndarray]]:
         for number, picture in _read(source, scales, resize, batch):
@@ -158,7 +157,6 @@ def predict_pictures(
             yield from ((number, image) for image in picture.scales)
             advance(1)
 
-    programs = set()
     for shape, group in by_shape(read(), -(-batch // devices) * devices):
         numbers, images = map(list, zip(*group, strict=True))
         images += images[-1:] * (-len(images) % devices)
