@@ -11,7 +11,8 @@ Data flows through these files, from top to bottom:
     loss, optim     cross-entropy and errors; the original program's update rule
     step            gradients, train, eval and predict: pure functions
     prepare         a run's net, steps, images and parameters, ready to train or test
-    evaluate        the error on a set, and predictions: centre crop, nine or ten views
+    protocols       ways of testing: crops, dense, several nets and scales
+    evaluate        the error on a set, and predictions
     start           the parameters that a run starts from
     loop, progress  training from start to end; where a run is
 
@@ -26,6 +27,7 @@ What they rest on:
     errors, files   one-line errors; files written completely or not at all
     models.layers   the layers; models.operations their arithmetic, models.cpu on CPUs
     models.net      init, apply, Flax module; alexnet, vgg, cifar: the nets
+    models.slide    a net over an image of any size
     models.summary  what a net costs; models.parallel: a net split over devices
     sharding, hosts which device holds which array; joining several hosts
     run, checkpoint a run's folder and its checkpoints; log: what a run shows

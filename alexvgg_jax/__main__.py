@@ -24,10 +24,10 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from alexvgg_jax import evaluate, ledger, loop, memory, mistakes, plots, prepare
+from alexvgg_jax import ledger, loop, memory, plots, prepare
 from alexvgg_jax import run as run_folder
-from alexvgg_jax.augment import Views
 from alexvgg_jax.commands.convert import Convert
+from alexvgg_jax.commands.eval import Eval
 from alexvgg_jax.commands.features import Features
 from alexvgg_jax.commands.predict import Predict
 from alexvgg_jax.config import Data, Mesh, Run
@@ -101,34 +101,6 @@ def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
         raise InputError(
             f"{first}: a smaller --batch, --accumulate or --net.remat need less"
         ) from None
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Test the newest checkpoint of a run: eval RUN."""
-
-    run: tyro.conf.Positional[Path]  # folder that `train` wrote
-    data: str = ""  # where its images are now, or other images: a folder, a TFDS name
-    views: Views = 1  # average over the centre, 9 crops, or 10 (AlexNet §6)
-    mistakes: bool = False  # draw confusion.png and mistakes.png in the run's folder
-
-    def __call__(self) -> None:
-        setup, params = prepare.load(self.run)
-        source, called = prepare.open_test_images(setup, self.data)
-        if source.note:
-            print(source.note, file=sys.stderr)
-        if self.views == 1 and not self.mistakes:
-            score = evaluate.test(setup, params, source)
-        else:
-            predictions = evaluate.predict(setup, params, source, self.views)
-            score = evaluate.score_predictions(*predictions)
-            if self.mistakes:
-                print(mistakes.draw(source, *predictions, self.run))
-        print(
-            f"{called} loss {score.loss:.4f}  "
-            f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
-            f"({source.count:,} images of {source.about})"
-        )
 
 
 @dataclass(frozen=True)

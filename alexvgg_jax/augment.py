@@ -11,12 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from alexvgg_jax.config import Augment
 from alexvgg_jax.errors import InputError
 
-Views = Literal[1, 9, 10]  # crops of an image that a test averages
+Views = Literal[1, 9, 10, 50]  # crops of an image that a test averages
+
+# The places of the crops, down and across, in quarters of the space that a crop leaves;
+# and whether they are mirrored too.
+VIEWS: dict[Views, tuple[list[tuple[int, int]], tuple[bool, ...]]] = {
+    1: ([(2, 2)], (False,)),
+    9: ([(y, x) for y in (0, 2, 4) for x in (0, 2, 4)], (False,)),
+    10: ([(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)], (False, True)),
+    50: ([(y, x) for y in range(5) for x in range(5)], (False, True)),
+}
 
 
 class Statistics(NamedTuple):
@@ -145,33 +154,35 @@ def map_views(
     stats: Statistics,
     config: Augment,
     views: Views,
+    sizes: Int[Array, "batch 2"] | None = None,
 ) -> Float[Array, "views ..."]:
     """The results of `look` for each view of the images, with the mean subtracted.
 
     1 view is the centre crop, 9 are a 3x3 grid of crops (`convdata_cifar.py`), 10 are
-    the corners, the centre and their mirror images (AlexNet §6 ten crops). Views are
-    computed one after another, which needs the memory of one.
+    the corners, the centre and their mirror images (AlexNet §6 ten crops), and 50 are a
+    5x5 grid and its mirror images (VGG §3.2). Views are computed one after another,
+    which needs the memory of one. With `sizes`, the heights and widths of the images,
+    an image can be smaller than its array.
     """
     height, width = images.shape[1:3]
     size = config.crop or min(height, width)
-    y, x = height - size, width - size
-    places = {
-        1: [(y // 2, x // 2)],
-        9: [(top, left) for top in (0, y // 2, y) for left in (0, x // 2, x)],
-        10: [(0, 0), (0, x), (y, 0), (y, x), (y // 2, x // 2)],
-    }[views]
-    flips = (0, 1) if views == 10 else (0,)
-    crops = [(*place, flip) for flip in flips for place in places]
+    if sizes is None:
+        sizes = jnp.full((len(images), 2), jnp.array([height, width])[None])
+    spare = sizes - size
 
-    def of_view(crop: Array) -> Array:
-        top, left, flip = crop
-        seen = lax.dynamic_slice(
-            images, (0, top, left, 0), (len(images), size, size, 3)
-        )
-        seen = jnp.where(flip == 1, seen[:, :, ::-1], seen)
+    def of_view(place: Array, flip: Array) -> Array:
+        # In steps of a quarter of the space: the middle is the centre crop.
+        corners = spare * place[None] // 4
+        seen = jax.vmap(
+            lambda image, at: lax.dynamic_slice(image, (*at, 0), (size, size, 3))
+        )(images, corners)
+        seen = jnp.where(flip, seen[:, :, ::-1], seen)
         return look(subtract_mean(seen, stats.mean, config))
 
-    return lax.map(of_view, jnp.array(crops))
+    places, flips = VIEWS[views]
+    at = jnp.array([place for _ in flips for place in places])
+    flipped = jnp.array([flip for flip in flips for _ in places])
+    return lax.map(lambda view: of_view(*view), (at, flipped))
 
 
 def centre(

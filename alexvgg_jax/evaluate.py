@@ -1,8 +1,9 @@
 """Testing and predicting with a trained net; every image of a test set counts once."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,23 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from alexvgg_jax.augment import Views
-from alexvgg_jax.config import Run
-from alexvgg_jax.data.batches import Batch, eval_batches
-from alexvgg_jax.data.decode import ToSquare, decode, fit, read_file
-from alexvgg_jax.data.sources import Source
+from alexvgg_jax.config import Mesh, Run
+from alexvgg_jax.data.batches import Batch, by_shape, eval_batches, prefetch
+from alexvgg_jax.data.decode import Resize, ToSquare, decode, fit, read_file
+from alexvgg_jax.data.sources import Picture, Source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
-from alexvgg_jax.models import Params
+from alexvgg_jax.models import Net, Params
 from alexvgg_jax.prepare import Setup
-from alexvgg_jax.sharding import all_devices, place, rows_of_host
-from alexvgg_jax.step import Sums
+from alexvgg_jax.protocols import Protocol, pictures, probabilities
+from alexvgg_jax.sharding import (
+    all_devices,
+    everywhere,
+    make_mesh,
+    place,
+    rows_of_host,
+)
+from alexvgg_jax.step import Sums, compiler_options
 
 
 class Score(NamedTuple):
@@ -105,6 +113,72 @@ def score_predictions(
     )
     sums = (float(np.sum(jax.device_get(part), dtype=np.float64)) for part in each)
     return score(Sums(len(labels), *sums))
+
+
+class Predictions(NamedTuple):
+    """The probabilities of pictures, in the order of their set."""
+
+    names: tuple[str, ...]
+    labels: Int[np.ndarray, " images"]
+    probabilities: Float[np.ndarray, "images classes"]
+    programs: int  # that were compiled: at most two for each shape of arrays
+
+
+def predict_pictures(
+    net: Net,
+    params: Params,
+    source: Source,
+    protocol: Protocol,
+    scales: Sequence[int],
+    mean: Float[np.ndarray, "rows columns 3"],
+    resize: Resize,
+    batch: int = 32,
+    advance: Callable[[int], object] = lambda count: None,
+) -> Predictions:
+    """VGG Table 4: the probabilities of all images of `source`, each once, by
+    `protocol`, averaged over scales.
+
+    `resize` scales an image to a short side of `scales` pixels, `mean` is subtracted
+    from it, and `advance` hears how many images are read. Raises InputError on several
+    hosts, and for an image that cannot be decoded or is too small.
+    """
+    if jax.process_count() > 1:
+        raise InputError("predictions are made on one host")
+    mesh, devices = make_mesh(Mesh()), len(all_devices())
+    params, mean = everywhere((params, mean), mesh)
+    options = compiler_options()
+    run = jax.jit(probabilities, static_argnums=(0, 1), compiler_options=options)
+    names, labels = [""] * source.count, np.full(source.count, -1, np.int32)
+    total, programs = np.zeros((source.count, net.classes), np.float32), set()
+
+    def read() -> Iterator[tuple[int, np.ndarray]]:
+        for number, picture in _read(source, scales, resize, batch):
+            names[number], labels[number] = picture.name, picture.label
+            yield from ((number, image) for image in picture.scales)
+            advance(1)
+
+    for shape, group in by_shape(read(), -(-batch // devices) * devices):
+        numbers, images = map(list, zip(*group, strict=True))
+        images += images[-1:] * (-len(images) % devices)
+        placed = place(pictures(net, protocol, images, shape), mesh)
+        outputs = jax.device_get(run(net, protocol, params, placed, mean))
+        np.add.at(total, numbers, outputs[: len(numbers)] / len(scales))
+        programs.add((shape, len(images)))
+    kept = labels >= 0
+    if not kept.any():
+        raise InputError(f"{source.about}: all {source.count:,} images are damaged")
+    of_kept = tuple(compress(names, kept))
+    return Predictions(of_kept, labels[kept], total[kept], len(programs))
+
+
+def _read(
+    source: Source, scales: Sequence[int], resize: Resize, batch: int
+) -> Iterator[tuple[int, Picture]]:
+    """The number and the picture of every image, read ahead by `batch` at a time."""
+    parts = np.array_split(np.arange(source.count), -(-source.count // batch))
+    read = prefetch(partial(source.pictures, part, scales, resize) for part in parts)
+    for part, found in zip(parts, read, strict=True):
+        yield from zip(part.tolist(), found, strict=True)
 
 
 def classify(

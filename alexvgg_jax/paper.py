@@ -408,7 +408,7 @@ CLAIMS: dict[str, Claim] = {
         "into 7x7 and 1x1 convolutions and the class map averaged, or on a 5x5 grid of "
         "mirrored crops; the scale Q need not be S.",
         published=_figures({"crops a scale": 50, "crops over three scales": 150}),
-        code="alexvgg_jax.models.layers.SlidingDense",
+        code="alexvgg_jax.protocols.probabilities",
     ),
     "VGG §3.3": Claim(
         short="Four GPUs are 3.75 times as fast",

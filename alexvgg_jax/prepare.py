@@ -18,7 +18,7 @@ from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Statistics
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Data, Mesh, Run
-from alexvgg_jax.data.sources import Source, find_source, open_source, with_classes
+from alexvgg_jax.data.sources import Source, find_source, with_classes
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.hosts import check_agreement, check_shared
 from alexvgg_jax.models import Net, Params
@@ -104,25 +104,28 @@ def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"]
     return np.asarray(params[net.layers()[0].name]["kernel"]), net.tower_count
 
 
-def open_test_images(setup: Setup, name: str) -> tuple[Source, str]:
-    """The test images of the set `name`, or of the run if it is empty, and what they
-    are called. Of other images than the run's, all are for testing.
+def find_test_images(
+    directory: Path, name: str, skip_bad: bool = False
+) -> tuple[Source, str]:
+    """The test images of the set `name`, or of the run in `directory` if it is empty,
+    and what they are called. Of other images than the run's, all are for testing.
 
     TFDS prepares only a set that `name` names, not one that a run's settings name.
     """
-    data = setup.run.data
-    named = replace(data, name=name or data.name)
+    data = run_folder.settings(directory).data
+    images = run_folder.read_images(directory)
+    named = replace(data, name=name or data.name, skip_bad=skip_bad or data.skip_bad)
     digest = _digest(named, prepare=bool(name))
-    same = digest == setup.images.digest
+    same = digest == images.digest
     if name:
         split = "test" if same else "all"
-        source, called = open_source(replace(named, held_out=0), split), "test"
+        source, called = find_source(replace(named, held_out=0), split), "test"
     else:
-        source, called = open_source(named, "test", prepare=False), data.tested
+        source, called = find_source(named, "test", prepare=False), data.tested
         if digest and not same:
             changed = f"{source.about}: the run was trained on other images"
             source = replace(source, note="; ".join([changed, source.note]).strip("; "))
-    return with_classes(source, setup.images.classes), called
+    return with_classes(source, images.classes), called
 
 
 def _digest(data: Data, prepare: bool) -> str:

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexvgg_jax.data.batches import eval_batches, first_step, prefetch, train_batch
+from alexvgg_jax.data.batches import (
+    by_shape,
+    eval_batches,
+    first_step,
+    prefetch,
+    train_batch,
+)
 from alexvgg_jax.data.sources import Source
 
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -20,7 +26,15 @@ def numbered(count: int) -> Source:
         images = numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3)
         return images, numbers.astype(np.int32)
 
-    return Source("numbers", count, ("number",), fetch, lambda: np.arange(count), "")
+    return Source(
+        "numbers",
+        count,
+        ("number",),
+        fetch,
+        lambda: np.arange(count),
+        "",
+        pictures=lambda *_: [],
+    )
 
 
 def numbers(source, batch, seed, steps, rows=None) -> np.ndarray:
@@ -129,7 +143,15 @@ def test_damaged_images_are_masked():
             numbers % 3, numbers, -1
         ).astype(np.int32)
 
-    source = Source("every third is damaged", 9, ("a",), fetch, lambda: np.zeros(9), "")
+    source = Source(
+        "every third is damaged",
+        9,
+        ("a",),
+        fetch,
+        lambda: np.zeros(9),
+        "",
+        pictures=lambda *_: [],
+    )
     trained = train_batch(source, 9, seed=0, step=0)
     (tested,) = eval_batches(source, 10)
     for batch in (trained, tested):
@@ -163,3 +185,21 @@ def test_prefetch_passes_an_exception_on_at_its_place():
     assert [next(made) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="disk full"):
         next(made)
+
+
+def test_shapes_of_batches_are_few_and_large_enough():
+    rng = np.random.default_rng(0)
+    images = [np.zeros((40, int(n), 3), np.uint8) for n in rng.integers(40, 200, 500)]
+    images += [image.swapaxes(0, 1) for image in images]
+    found, full = [], {}
+    for shape, group in by_shape(enumerate(images), 16):
+        for number, image in group:
+            found.append(number)
+            height, width, _ = image.shape
+            assert height <= shape[0] < height + 32 and width <= shape[1] < width + 32
+            assert min(shape) == min(height, width)
+        full.setdefault(shape, []).append(len(group))
+    assert sorted(found) == list(range(1000))
+    assert len(full) <= 2 * 6 + 1
+    for sizes in full.values():
+        assert set(sizes[:-1]) <= {16}

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import communication
 import mixed_precision
 import pytest
+import testing_time
 import throughput
 
 from alexvgg_jax import ledger, loop
@@ -124,3 +125,14 @@ def test_communication_of_two_towers(monkeypatch, tmp_path):
     assert communication.megabytes(entries, "least") == needed
     communication.draw(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").exists()
+
+
+def test_testing_time(command_line):
+    """VGG §3.2: the times of dense evaluation and of crops, and what they compute."""
+    small = ("--width", "0.015625", "--scale", "224", "--rounds", "1")
+    result, printed = command_line(testing_time, *small)
+    crops, centre = (result["protocols"][name] for name in ("multi-crop", "centre"))
+    assert crops["multiply-adds"] == 50 * centre["multiply-adds"]
+    assert len(crops["seconds"]) == 1 and crops["seconds"][0] > centre["seconds"][0]
+    (row,) = (line.split() for line in printed.splitlines() if "multi-crop" in line)
+    assert row[-2:] == ["1.0", "1.0"]  # beside itself

@@ -409,16 +409,15 @@ def test_images_may_move(photos, tmp_path):
     link = tmp_path / "link"
     moved.rename(tmp_path / "again").joinpath("notes.txt").touch()
     link.symlink_to(tmp_path / "again")
-    setup, _ = prepare.load(folder)
     with pytest.raises(InputError, match="no such folder; if the images moved"):
-        prepare.open_test_images(setup, "")
-    source, called = prepare.open_test_images(setup, str(link))
+        prepare.find_test_images(folder, "")
+    source, called = prepare.find_test_images(folder, str(link))
     assert (source.count, called, source.note) == (4, "test", "")
     cv2.imwrite(str(link / "a" / "00.png"), np.ones((9, 9)))
-    source, _ = prepare.open_test_images(setup, str(link))
+    source, _ = prepare.find_test_images(folder, str(link))
     assert source.count == 40  # other images: all of them
     (tmp_path / "again").rename(moved)
-    source, _ = prepare.open_test_images(setup, "")
+    source, _ = prepare.find_test_images(folder, "")
     assert (source.count, source.note) == (
         4,
         "folder moved: the run was trained on other images",

@@ -175,7 +175,7 @@ def test_check_says_what_training_would_refuse(
         (("train", "vgg-a", "--net.dropout", "2"), "error: --net.dropout 2.0: from 0"),
         (("summary", "vgg-d", "--net.width", "-1"), "error: --net.width -1.0: a numb"),
         (("summary", "alexnet-paper", "--net.lrn-k", "0"), "error: --net.lrn-k 0.0: "),
-        (("eval", "nowhere"), "nowhere: no run there"),
+        (("eval", "nowhere"), "nowhere: No such file"),
         (("predict", "nowhere", "x.jpg"), "x.jpg: No such file or directory"),
         (("predict", "x.jpg"), "name both weights and pictures"),
         (("predict", "--weights", "x.h5"), "name both weights and pictures"),
@@ -205,7 +205,7 @@ def test_a_wrong_command_is_one_line(arguments, message, monkeypatch, capfd):
         (("train", "digits", "--net.activation", "elu"), "tanh"),
         (("train", "digits", "--optim.layer-rate", "conv1", "half"), "layer-rate"),
         (("train", "digit"), "cifar-80sec"),
-        (("eval", "run", "--views", "3"), "10"),
+        (("eval", "run", "--protocol", "3"), "multi-crop"),
     ],
 )
 def test_a_wrong_option_is_explained(arguments, message, capfd):
@@ -299,7 +299,7 @@ def test_a_run_is_trained_tested_used_and_drawn(tmp_path, monkeypatch, capfd):
         __main__.main(("eval", str(folder)))
     tested, _ = capfd.readouterr()
     assert re.match("held-out loss .*top-1 error .*200 images of scikit", tested)
-    tested, _ = command("eval", folder, "--data", "digits", "--views", "10")
+    tested, _ = command("eval", folder, "--data", "digits", "--protocol", "ten")
     assert re.match("test loss .*360 images of scikit-learn", tested)
     tested, _ = command("eval", folder, "--mistakes")
     assert re.match("accuracy .* of 200; drawn: run/confusion.png", tested)

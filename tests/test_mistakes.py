@@ -51,6 +51,7 @@ def test_the_pictures_are_those_that_were_predicted(bad, tmp_path, monkeypatch):
         lambda numbers: (images[numbers], labels[numbers]),
         lambda: labels,
         "",
+        pictures=lambda *_: [],
     )
     shown = []
     monkeypatch.setattr(mistakes, "draw_pictures", lambda *drawn: shown.extend(drawn))

@@ -824,7 +824,15 @@ def test_a_balanced_choice_of_training_images():
 def test_a_choice_of_more_images_than_a_class_has():
     """Every class gives the same number, as far as it can."""
     labels = np.array([0] * 50 + [1] * 3 + [2] * 20)
-    source = Source("set", 73, ("a", "b", "c"), lambda _: (), lambda: labels, "")
+    source = Source(
+        "set",
+        73,
+        ("a", "b", "c"),
+        lambda _: (),
+        lambda: labels,
+        "",
+        pictures=lambda *_: [],
+    )
     counts = np.bincount(labels[choose(source, Data(count=25))])
     assert counts[1] == 3 and sorted(counts) == [3, 11, 11]
 

@@ -42,7 +42,8 @@ class Predict:
     net: str = ""  # the model, if the file fits several: vgg-d, ...
     input: Input | None = None  # that the file's net takes, if its format does not tell
     csv: Path | None = None  # also write file, rank, class, probability to this file
-    views: Views = 1  # average over the centre, 9 crops, or 10 (AlexNet §6)
+    # average over the centre, 9 crops, 10 (AlexNet §6), or 50 (VGG §3.2)
+    views: Views = 1
 
     def __call__(self) -> None:
         weights, pictures = self.weights, self.pictures

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Int32, UInt8
 from alexvgg_jax.data.sources import Source
 
 T = TypeVar("T")
+LONG_STEP = 32  # pixels between the long sides of two shapes of arrays
 
 
 class Batch(NamedTuple):
@@ -67,6 +68,28 @@ def eval_batches(
         mask = numbers < source.count
         images, labels = source.fetch(np.where(mask, numbers, 0))
         yield Batch(images, labels, mask & (labels >= 0))
+
+
+def by_shape(
+    images: Iterable[tuple[int, np.ndarray]], batch: int
+) -> Iterator[tuple[tuple[int, int], list[tuple[int, np.ndarray]]]]:
+    """Shapes, and up to `batch` numbered images for which arrays of the shape suffice.
+
+    A shape has the images' own short side, and their long side rounded up to a multiple
+    of `LONG_STEP` pixels. For each shape, all groups but the last are full.
+    """
+    waiting: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
+    for number, image in images:
+        height, width = image.shape[:2]
+        long = -(-max(height, width) // LONG_STEP) * LONG_STEP
+        shape = (height, width)
+        if height != width:
+            shape = (height, long) if height < width else (long, width)
+        group = waiting.setdefault(shape, [])
+        group.append((number, image))
+        if len(group) == batch:
+            yield shape, waiting.pop(shape)
+    yield from waiting.items()
 
 
 def prefetch(batches: Iterable[Callable[[], T]], depth: int = 2) -> Iterator[T]:

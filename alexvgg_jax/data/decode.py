@@ -29,6 +29,7 @@ from alexvgg_jax.errors import InputError
 Images = UInt8[np.ndarray, "batch height width 3"]
 Labels = Int32[np.ndarray, "batch"]
 ToSquare = Callable[[np.ndarray, int], np.ndarray]  # resizes and crops to a side
+Resize = Callable[[np.ndarray, int], np.ndarray]  # scales the short side to a size
 Reader = Callable[[], tuple[bytes, str]]  # returns an encoded image and its name
 
 MAX_PIXELS = 2**27  # of an image before and after it is scaled: 403 MB
@@ -60,7 +61,8 @@ class BadImages(InputError):
         listed = "; ".join(map(str, errors[:5]))
         more = len(errors) - 5
         rest = f"; and {more} more, which `check` lists" if more > 0 else ""
-        super().__init__(f"{listed}{rest} (--data.skip-bad leaves damaged images out)")
+        leave_out = "--data.skip-bad, or --skip-bad in eval, leaves damaged images out"
+        super().__init__(f"{listed}{rest} ({leave_out})")
 
 
 def decode_all(
@@ -80,6 +82,25 @@ def decode_all(
 
     with ThreadPoolExecutor() as pool:
         return images, list(pool.map(work, range(len(readers))))
+
+
+def decode_scales(
+    readers: Sequence[Reader], scales: Sequence[int], resize: Resize
+) -> list[tuple[str, list[np.ndarray] | InputError]]:
+    """The names of images, and each image resized to several sizes of its short side,
+    or the error if it cannot be read or decoded."""
+
+    def work(reader: Reader) -> tuple[str, list[np.ndarray] | InputError]:
+        name = ""
+        try:
+            encoded, name = reader()
+            image = decode_whole(encoded, name, max(scales))
+            return name, [resize(image, scale) for scale in scales]
+        except InputError as error:
+            return name, error
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(work, readers))
 
 
 def read_file(path: Path) -> bytes:
@@ -103,21 +124,26 @@ def read_file(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
+def scale_short(image: np.ndarray, size: int) -> np.ndarray:
+    """The image with its short side scaled to `size`, and its aspect ratio."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    if short == size:
+        return image
+    method = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
+    scaled = (round(width * size / short), round(height * size / short))
+    return cv2.resize(image, scaled, interpolation=method)
+
+
 def fit(image: np.ndarray, size: int) -> np.ndarray:
     """AlexNet §2: scale the short side to `size`, then cut out the centre square.
 
     VGG §3.1 takes its crops from the whole scaled image, and this program from the
     square.
     """
-    height, width = image.shape[:2]
-    short = min(height, width)
-    if short != size:
-        method = cv2.INTER_AREA if short > size else cv2.INTER_LINEAR
-        scaled = (round(width * size / short), round(height * size / short))
-        image = cv2.resize(image, scaled, interpolation=method)
-        height, width = image.shape[:2]
-    top, left = (height - size) // 2, (width - size) // 2
-    return image[top : top + size, left : left + size]
+    image = scale_short(image, size)
+    top, left = (n - size for n in image.shape[:2])
+    return image[top // 2 :, left // 2 :][:size, :size]
 
 
 def decode(
@@ -127,6 +153,14 @@ def decode(
 
     Raises InputError, which contains `name`, if it is damaged or too large.
     """
+    return to_square(decode_whole(encoded, name, size), size)
+
+
+def decode_whole(
+    encoded: bytes, name: str, size: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """An encoded image as RGB, in its own size. Raises what `decode` raises if its
+    short side is to be scaled to `size`."""
     image = None
     try:  # decoders raise many kinds of errors for damaged data
         height, width, transparent = _header(encoded)
@@ -142,7 +176,7 @@ def decode(
         image = None
     if image is None or image.dtype != np.uint8:
         raise InputError(f"{name}: not an image that can be decoded")
-    return to_square(image, size)
+    return image
 
 
 def _header(encoded: bytes) -> tuple[int, int, bool]:

@@ -143,7 +143,7 @@ def _layout(root: Path, split: Split) -> tuple[Path, list[str], bool]:
         wanted, found = (TRAIN, train) if split == "train" else (TEST, tests)
         if not found:
             looked = f"looked for {'/, '.join(wanted)}/"
-            hint = f"; {HELD_OUT}" if train else ""
+            hint = f"; {HELD_OUT}" if train and split != "all" else ""
             kind = "train" if split == "train" else "test"
             raise InputError(f"--data {root}: no {kind} images: {looked}{hint}")
         return root / train[0], _subfolders(root / train[0]), True

@@ -7,17 +7,26 @@ in memory, where a batch is one gather (over 1,000,000 images/s).
 import functools
 import hashlib
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Int
 
 from alexvgg_jax.config import Data
-from alexvgg_jax.data.decode import BadImages, Encoded, Images, Labels, decode_all, fit
+from alexvgg_jax.data.decode import (
+    BadImages,
+    Encoded,
+    Images,
+    Labels,
+    Resize,
+    decode_all,
+    decode_scales,
+    fit,
+)
 from alexvgg_jax.data.folder import Split, list_images
 from alexvgg_jax.data.tfds import open_tfds
 from alexvgg_jax.errors import InputError
@@ -25,11 +34,25 @@ from alexvgg_jax.errors import InputError
 IN_MEMORY_BYTES = 2**31  # sets up to this size are decoded once and kept
 
 
+class Picture(NamedTuple):
+    """A labelled image that keeps its aspect ratio, at several scales."""
+
+    name: str  # its file, or its place in the set
+    label: int  # -1 if it is damaged; then there are no scales
+    scales: Sequence[np.ndarray]  # uint8 RGB, one for each size of the short side
+
+
+# (numbers, sizes of the short side, resize) -> the pictures in that order
+ReadPictures = Callable[[np.ndarray, Sequence[int], Resize], list[Picture]]
+
+
 @dataclass(frozen=True)
 class Source:
-    """`count` labelled images; `fetch(numbers)` returns them in that order.
+    """`count` labelled images; `fetch(numbers)` returns them in that order, as squares.
 
-    With `Data.skip_bad`, a damaged image has the label -1, and batches mask it.
+    `pictures` returns them with their aspect ratio (VGG §3.2), each decoded once for
+    all scales. With `Data.skip_bad`, a damaged image has the label -1, and batches mask
+    it.
     """
 
     about: str  # which set this is, as results name it
@@ -39,6 +62,7 @@ class Source:
     labels: Callable[[], Labels]  # of all images; decodes none
     digest: str  # tells the images from others
     note: str = ""  # one line about what was left out, if anything was
+    pictures: ReadPictures = field(kw_only=True)
 
 
 def open_source(data: Data, split: Split, prepare: bool = True) -> Source:
@@ -137,10 +161,17 @@ def with_classes(source: Source, classes: tuple[str, ...]) -> Source:
         images, labels = source.fetch(indices)
         return images, numbers[labels]
 
+    def pictures(*args: Any) -> list[Picture]:
+        found = source.pictures(*args)
+        return [
+            picture._replace(label=int(numbers[picture.label])) for picture in found
+        ]
+
     return replace(
         source,
         classes=classes,
         fetch=fetch,
+        pictures=pictures,
         labels=lambda: numbers[source.labels()],
     )
 
@@ -193,6 +224,7 @@ def _numbered(source: Source, chosen: np.ndarray) -> Source:
         source,
         count=len(chosen),
         fetch=lambda numbers: source.fetch(chosen[numbers]),
+        pictures=lambda numbers, *how: source.pictures(chosen[numbers], *how),
         labels=lambda: source.labels()[chosen],
     )
 
@@ -201,17 +233,32 @@ def _decoded(encoded: Encoded, data: Data) -> Source:
     """Images that are decoded and resized when they are fetched."""
     reported: set[str] = set()
 
-    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
-        readers, labels = encoded.read(numbers)
-        images, errors = decode_all(readers, data.size)
-        bad = [error for error in errors if error]
+    def report(bad: list[InputError]) -> None:
         if bad and not data.skip_bad:
             raise BadImages(bad)
         for line in dict.fromkeys(map(str, bad)):
             if line not in reported:
                 print(f"left out: {line}", file=sys.stderr)
         reported.update(map(str, bad))
+
+    def fetch(numbers: np.ndarray) -> tuple[Images, Labels]:
+        readers, labels = encoded.read(numbers)
+        images, errors = decode_all(readers, data.size)
+        report([error for error in errors if error])
         return images, np.where([error is None for error in errors], labels, -1)
+
+    def pictures(
+        numbers: np.ndarray, sizes: Sequence[int], resize: Resize
+    ) -> list[Picture]:
+        readers, labels = encoded.read(numbers)
+        found = decode_scales(readers, sizes, resize)
+        report([image for _, image in found if isinstance(image, InputError)])
+        return [
+            Picture(name, -1, ())
+            if isinstance(scales, InputError)
+            else Picture(name, int(label), scales)
+            for (name, scales), label in zip(found, labels, strict=True)
+        ]
 
     def labels() -> Labels:
         parts = np.array_split(np.arange(encoded.count), -(-encoded.count // 1000))
@@ -225,6 +272,7 @@ def _decoded(encoded: Encoded, data: Data) -> Source:
         labels,
         encoded.digest,
         encoded.note,
+        pictures=pictures,
     )
 
 
@@ -242,9 +290,24 @@ def _digits(split: Split, size: int) -> Source:
     cut = len(pixels) * 4 // 5
     part = slice(cut) if split == "train" else slice(cut, None)
     greys = (pixels[part] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)  # of 0 to 16
-    images = np.stack([fit(cv2.cvtColor(g, cv2.COLOR_GRAY2RGB), size) for g in greys])
+    digits_8x8 = [cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB) for grey in greys]
+    images = np.stack([fit(image, size) for image in digits_8x8])
     labels = digits[part].astype(np.int32)
+
+    def pictures(
+        numbers: np.ndarray, sizes: Sequence[int], resize: Resize
+    ) -> list[Picture]:
+        return [
+            Picture(
+                f"digits[{n + part.indices(len(pixels))[0]}]",
+                int(labels[n]),
+                [resize(digits_8x8[n], side) for side in sizes],
+            )
+            for n in numbers
+        ]
+
     about, classes = "scikit-learn's digits", tuple("0123456789")
+
     return Source(
         about,
         len(images),
@@ -252,4 +315,5 @@ def _digits(split: Split, size: int) -> Source:
         lambda numbers: (images[numbers], labels[numbers]),
         lambda: labels,
         about,
+        pictures=pictures,
     )

@@ -287,16 +287,17 @@ class SlidingDense(Weighted):
     """VGG §3.2: a fully-connected layer as a convolution over an image of any size.
 
     (H, W, C) -> (H - size + 1, W - size + 1, features): the output of `Dense` at every
-    `size` x `size` window, with the same parameters.
+    `size` x `size` window, with the same parameters and `groups`.
     """
 
     size: int = 1
+    groups: int = 1
 
     def output(self, shape: Shape) -> Shape:
         return (*_positions(shape, self.size, 1), self.features)
 
     def param_shapes(self, shape: Shape) -> dict[str, Shape]:
-        kernel = (self.size**2 * shape[-1], self.features)
+        kernel = (self.size**2 * shape[-1] // self.groups, self.features)
         return {"kernel": kernel, "bias": (self.features,)}
 
     @property
@@ -306,8 +307,9 @@ class SlidingDense(Weighted):
     def product(
         self, x: Float[Array, "batch height width maps"], kernel: Array
     ) -> Float[Array, "batch rows columns {self.features}"]:
-        kernel = kernel.reshape(self.size, self.size, x.shape[3], self.features)
-        return convolve(x, kernel)
+        maps = x.shape[3] // self.groups
+        kernel = kernel.reshape(self.size, self.size, maps, self.features)
+        return convolve(x, kernel, groups=self.groups)
 
 
 def _split_features(layer: Conv | Dense, devices: int) -> Layer:

@@ -31,6 +31,7 @@ from alexvgg_jax.weights.provenance import (
     for_net,
     mean_of_crop,
     preprocess,
+    resized,
 )
 from alexvgg_jax.weights.stored import (
     Stored,
@@ -55,6 +56,7 @@ __all__ = [
     "net_of",
     "preprocess",
     "read_mean",
+    "resized",
     "save",
 ]
 

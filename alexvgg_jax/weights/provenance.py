@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 from PIL import Image
 
-from alexvgg_jax.data.decode import fit
+from alexvgg_jax.data.decode import fit, scale_short
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
 
@@ -128,17 +128,25 @@ def crop(
     image: UInt8[np.ndarray, "height width 3"], provenance: Provenance
 ) -> UInt8[np.ndarray, "crop crop 3"]:
     """The picture resized and cropped at the centre, in 8 bits."""
+    if provenance.interpolation == "area":
+        return _centre(fit(image, provenance.resize), provenance.crop)
+    scaled = resized(image, provenance)
+    top, left = (round((n - provenance.crop) / 2) for n in scaled.shape[:2])
+    return scaled[top : top + provenance.crop, left : left + provenance.crop]
+
+
+def resized(
+    image: UInt8[np.ndarray, "height width 3"], provenance: Provenance
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """The whole picture resized, in 8 bits: its short side, or both with `squash`."""
     size = provenance.resize
     if provenance.interpolation == "area":
-        return _centre(fit(image, size), provenance.crop)
+        return scale_short(image, size)
     height, width = image.shape[:2]
     short = min(height, width)
     to = (size * width // short, size * height // short)
     to = (size, size) if provenance.squash else to
-    resized = Image.fromarray(image).resize(to, Image.Resampling.BILINEAR)
-    scaled = np.asarray(resized)
-    top, left = (round((n - provenance.crop) / 2) for n in scaled.shape[:2])
-    return scaled[top : top + provenance.crop, left : left + provenance.crop]
+    return np.asarray(Image.fromarray(image).resize(to, Image.Resampling.BILINEAR))
 
 
 def mean_of_crop(provenance: Provenance) -> Float[np.ndarray, "height width 3"]:

@@ -151,7 +151,7 @@ LINES: tuple[str, ...] = (
     "train digits --epochs 3 --data.size 16 --optim.rate 0.01 --out runs/x --resume",
     "train alexnet-small --net.width 0.5 --optim.drop-epochs 1 2 --mesh.devices 2",
     "train vgg-a --data.name photos --net.head gap --optim.layer-rate fc8 0.1",
-    "eval runs/x --data photos --views 10",
+    "eval runs/x --data photos --protocol ten --scales 40",
     "predict runs/x a.jpg b.jpg --csv out.csv",
     "check photos --size 32",
     "summary vgg-d --net.head gap --image-size 64 --train --batch 8",
