@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.image import resize, scale_and_translate
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from alexvgg_jax.config import Augment
@@ -77,6 +78,56 @@ def random_crop(
     return jax.vmap(cut)(images, corners)
 
 
+def scale_jitter(
+    key: PRNGKeyArray,
+    images: UInt8[Array, "batch side side 3"],
+    size: int,
+    smallest: int,
+) -> UInt8[Array, "batch {size} {size} 3"]:
+    """VGG §3.1: a square at a random place of each image, scaled to a random side.
+
+    The side S is a whole number of pixels from `smallest` to the side of `images`. The
+    paper crops anywhere in an image with a short side of S; here images are square.
+    """
+    side, (side_key, place_key) = images.shape[1], jax.random.split(key)
+    sides = jax.random.randint(side_key, (len(images), 1), smallest, side + 1)
+    corners = jax.random.randint(place_key, (len(images), 2), 0, sides - size + 1)
+
+    def cut(image: Array, side_of: Array, corner: Array) -> Array:
+        scaled = scale_and_translate(
+            image.astype(jnp.float32),
+            (size, size, 3),
+            (0, 1),
+            jnp.broadcast_to(side_of / side, (2,)),
+            -corner.astype(jnp.float32),
+            "linear",
+        )
+        return jnp.round(scaled).astype(jnp.uint8)
+
+    return jax.vmap(cut)(images, sides, corners)
+
+
+def at_test_scale(
+    images: UInt8[Array, "batch side side 3"], config: Augment
+) -> UInt8[Array, "batch scale scale 3"]:
+    """VGG §4.1: the images with the side Q at which nets of scale jitter are tested.
+
+    Q is the mean of the smallest and the largest training scale. Without scale jitter
+    the images stay as they are.
+    """
+    if not config.jitter_from:
+        return images
+    count, side = images.shape[:2]
+    scale = testing_scale(side, config)
+    scaled = resize(images.astype(jnp.float32), (count, scale, scale, 3), "linear")
+    return jnp.round(scaled).astype(jnp.uint8)
+
+
+def testing_scale(side: int, config: Augment) -> int:
+    """VGG §4.1: the pixels of Q for images with this side."""
+    return (side + config.jitter_from) // 2 if config.jitter_from else side
+
+
 def mirror(
     key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"]
 ) -> UInt8[Array, "batch height width 3"]:
@@ -134,12 +185,12 @@ def augment(
 ) -> Float[Array, "batch rows columns 3"]:
     """The images as training sees them: with the noise of `config`, minus the mean."""
     crop_key, mirror_key, colour_key = jax.random.split(key, 3)
-    if config.crop:
-        images = (
-            random_crop(crop_key, images, config.crop)
-            if config.shift
-            else centre_crop(images, config.crop)
-        )
+    if config.jitter_from:
+        images = scale_jitter(crop_key, images, config.crop, config.jitter_from)
+    elif config.crop and config.shift:
+        images = random_crop(crop_key, images, config.crop)
+    elif config.crop:
+        images = centre_crop(images, config.crop)
     if config.mirror:
         images = mirror(mirror_key, images)
     pixels = subtract_mean(images, stats.mean, config)
@@ -164,6 +215,7 @@ def map_views(
     which needs the memory of one. With `sizes`, the heights and widths of the images,
     an image can be smaller than its array.
     """
+    images = at_test_scale(images, config)
     height, width = images.shape[1:3]
     size = config.crop or min(height, width)
     if sizes is None:
@@ -189,6 +241,7 @@ def centre(
     images: UInt8[Array, "batch height width 3"], stats: Statistics, config: Augment
 ) -> Float[Array, "batch rows columns 3"]:
     """The images as tests see them: the centre crop minus the mean."""
+    images = at_test_scale(images, config)
     if config.crop:
         images = centre_crop(images, config.crop)
     return subtract_mean(images, stats.mean, config)

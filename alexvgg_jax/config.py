@@ -54,13 +54,24 @@ class Augment:
 
     crop: int = 0  # pixels: side of the random crop, centred in tests; 0 for no crop
     shift: bool = True  # crop at a random place; otherwise at the centre
+    # pixels: scale an image to a random side from this to --data.size (VGG §3.1: 256 to
+    # 512), and to the middle one in tests; 0 for no scaling
+    jitter_from: int = 0
     mirror: bool = False  # flip half of the images from left to right (AlexNet §4.1)
     colour: float = 0.0  # deviation of the PCA colour noise, 0 for none (AlexNet: 0.1)
     colour_epochs: float = 0.0  # the noise ends after this many epochs; 0 for never
     mean: Literal["pixel", "channel", "none"] = "pixel"  # what to subtract
 
     def __post_init__(self) -> None:
-        _check("augment.", self, crop=0, colour=0, colour_epochs=0)
+        _check("augment.", self, crop=0, colour=0, colour_epochs=0, jitter_from=0)
+        if self.jitter_from and not 0 < self.crop <= self.jitter_from:
+            raise InputError(
+                f"--augment.jitter-from {self.jitter_from}: needs an --augment.crop of "
+                f"at most as many pixels, not {self.crop}"
+            )
+        if self.jitter_from and (self.mean == "pixel" or not self.shift):
+            flag = "--augment.mean pixel" if self.shift else "--augment.no-shift"
+            raise InputError(f"--augment.jitter-from: does not go with {flag}")
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,7 @@ class Run:
     # a run's folder, a file of weights or an id of the Hugging Face Hub: start from its
     # parameters, where they fit, and subtract its mean
     init_from: str = ""
+    init_layers: tuple[str, ...] = ()  # copy only these layers; all that fit if empty
     checkpoint_every: int = 1  # epochs between checkpoints
 
     def __post_init__(self) -> None:
@@ -130,6 +142,11 @@ class Run:
             raise InputError(
                 f"--augment.crop {self.augment.crop}: the images are {self.data.size} "
                 "pixels wide"
+            )
+        if self.augment.jitter_from > self.data.size:
+            raise InputError(
+                f"--augment.jitter-from {self.augment.jitter_from}: at most the "
+                f"--data.size, {self.data.size}"
             )
 
 

@@ -146,7 +146,15 @@ VGG_A = replace(
     epochs=74,
 )
 
-VGG_D = replace(VGG_A, name="vgg-d", net=build("vgg-d"))
+# "When training deeper architectures, we initialised the first four convolutional
+# layers and the last three fully-connected layers with the layers of net A" (VGG §3.1).
+# They are copied where --init-from names a run of net A.
+OF_NET_A = ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+
+
+def _vgg(name: str) -> Run:
+    return replace(VGG_A, name=name, net=build(name), init_layers=OF_NET_A)
+
 
 # For one's own photographs, of any number. Glorot's weights and biases of 0 learn at
 # once from images that AlexNet's N(0, 0.01^2) and biases of 1 need ImageNet for. Small
@@ -247,9 +255,25 @@ _RECIPES = (
         VGG_A,
     ),
     Recipe(
-        "VGG §3.1, column D: 27.0% top-1 and 8.8% top-5 error (VGG Table 3, dense), 2 "
-        "to 3 weeks on four Titan Black.",
-        VGG_D,
+        "VGG §3.1, column A-LRN: 29.7% top-1 and 10.5% top-5 error (VGG Table 3, "
+        "dense).",
+        replace(VGG_A, name="vgg-a-lrn", net=build("vgg-a-lrn")),
+    ),
+    Recipe(
+        "VGG §3.1, column B: 28.7% top-1 and 9.9% top-5 error (VGG Table 3, dense).",
+        _vgg("vgg-b"),
+    ),
+    Recipe(
+        "VGG §3.1, column C: 28.1% top-1 and 9.4% top-5 error (VGG Table 3, dense).",
+        _vgg("vgg-c"),
+    ),
+    Recipe(
+        "VGG §3.1, column D: 27.0% top-1 and 8.8% top-5 error (VGG Table 3, dense).",
+        _vgg("vgg-d"),
+    ),
+    Recipe(
+        "VGG §3.1, column E: 27.3% top-1 and 9.0% top-5 error (VGG Table 3, dense).",
+        _vgg("vgg-e"),
     ),
     Recipe(
         "AlexNet, half as wide, on a folder of your own photographs: name it with "

@@ -28,13 +28,15 @@ def untrained(work: Work) -> Params:
 def start_from(work: Work, own: Params) -> tuple[Work, Params]:
     """The work and the parameters of a run that starts from `run.init_from`.
 
-    In `own`, each layer is replaced by the layer of that name in the weights. A layer
-    that is missing there, or has other shapes, stays, and so does a last layer for
-    other classes. Which layers are copied is printed. In the statistics, the mean is
-    replaced by the mean that the weights expect.
+    In `own`, each layer is replaced by the layer of that name in the weights, or only
+    those of `run.init_layers` are. A layer that is missing there, or has other shapes,
+    stays, and so does a last layer for other classes. Which layers are copied is
+    printed. In the statistics, the mean is replaced by the mean that the weights
+    expect.
 
-    Raises InputError if all layers stay, if the weights are of another kind of net, or
-    if `init_from` has no weights.
+    Raises InputError if all layers stay, for a name in `init_layers` that no layer of
+    the net has, if the weights are of another kind of net, or if `init_from` has no
+    weights.
     """
     if not (file := work.run.init_from):
         return work, own
@@ -46,7 +48,10 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
         raise InputError(f"--init-from {file}: weights of {theirs}, this net is {ours}")
     found, shapes = _shapes(params), _shapes(own)
     *_, last = names = list(work.net.param_shapes())
-    fits = [name for name in names if shapes[name] == found.get(name)]
+    chosen = work.run.init_layers or names
+    if unknown := sorted(set(chosen) - set(names)):
+        raise InputError(f"--init-layers {' '.join(unknown)}: this net has no such")
+    fits = [n for n in names if n in chosen and shapes[n] == found.get(n)]
     note = ""
     if last in fits and not _same_classes(net, provenance, work.images.classes):
         fits.remove(last)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexvgg_jax.augment import (
     Statistics,
@@ -14,6 +15,7 @@ from alexvgg_jax.augment import (
     mirror,
     pca_colour,
     random_crop,
+    scale_jitter,
     statistics,
 )
 from alexvgg_jax.config import Augment, Mesh
@@ -256,3 +258,52 @@ def test_crops_that_do_not_shift_are_the_centre():
     still = Augment(crop=6, shift=False)
     seen = augment(KEY, images, stats, still)
     np.testing.assert_array_equal(seen, centre(images, stats, still))
+
+
+def by_pillow(image: np.ndarray, side: int) -> np.ndarray:
+    scaled = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(scaled, np.int32)
+
+
+def test_scale_jitter_cuts_squares_from_images_of_every_scale():
+    """VGG §3.1: every S from the smallest to the largest, as Pillow scales to it."""
+    smallest, largest, size, count = 9, 12, 8, 2000
+    image = noise(1, largest, largest)[0]
+    images = jnp.asarray(np.broadcast_to(image, (count, *image.shape)))
+    found = {
+        (side, y, x): scaled[y : y + size, x : x + size]
+        for side in range(smallest, largest + 1)
+        for scaled in [by_pillow(image, side)]
+        for y in range(side - size + 1)
+        for x in range(side - size + 1)
+    }
+    squares = np.asarray(scale_jitter(KEY, images, size, smallest), np.int32)
+    crops = np.stack(list(found.values()))
+    fits = abs(squares[:, None] - crops).max(axis=(2, 3, 4)) <= 1
+    assert (fits.sum(axis=1) == 1).all()
+    drawn = dict(zip(found, fits.sum(axis=0), strict=True))
+    assert min(drawn.values()) > 0
+    for side in range(smallest, largest + 1):
+        # A quarter of 2000, and five standard deviations.
+        assert abs(sum(n for p, n in drawn.items() if p[0] == side) - 500) < 100
+
+
+def test_nets_of_scale_jitter_are_tested_at_the_middle_scale():
+    """VGG §4.1: Q = (S_min + S_max) / 2, for one view and for ten."""
+    jittered = Augment(crop=8, jitter_from=8, mean="none")
+    image = noise(1, 12, 12)
+    expected = by_pillow(image[0], 10)[1:9, 1:9]
+    seen = centre(jnp.asarray(image), NO_MEAN, jittered)[0]
+    np.testing.assert_allclose(seen, expected, atol=1)
+    views = map_views(lambda x: x, jnp.asarray(image), NO_MEAN, jittered, 10)
+    np.testing.assert_array_equal(views[4, 0], seen)
+    np.testing.assert_allclose(views[0, 0], by_pillow(image[0], 10)[:8, :8], atol=1)
+
+
+def test_training_sees_jittered_scales():
+    jittered = Augment(crop=8, jitter_from=8, mean="none")
+    images = jnp.asarray(noise(4, 12, 12))
+    crop_key = jax.random.split(KEY, 3)[0]
+    np.testing.assert_array_equal(
+        augment(KEY, images, NO_MEAN, jittered), scale_jitter(crop_key, images, 8, 8)
+    )

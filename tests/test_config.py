@@ -208,12 +208,30 @@ def test_bounds_of_the_parts(part, values, message):
         ({"until_error": -1.0}, "--until-error -1.0: at least 0"),
         ({"checkpoint_every": 0}, "--checkpoint-every 0: at least 1"),
         ({"augment": Augment(crop=33)}, "--augment.crop 33: the images are 32 pixels"),
+        (
+            {"augment": Augment(crop=8, jitter_from=33, mean="channel")},
+            "--augment.jitter-from 33: at most the --data.size, 32",
+        ),
     ],
     ids=str,
 )
 def test_bounds_of_a_run(values, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(DIGITS, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"crop": 0, "mean": "none"}, "--augment.jitter-from 9: needs an --augment.cr"),
+        ({"crop": 10, "mean": "none"}, "of at most as many pixels, not 10"),
+        ({"crop": 8}, "does not go with --augment.mean pixel"),
+        ({"crop": 8, "mean": "none", "shift": False}, "with --augment.no-shift"),
+    ],
+)
+def test_what_scale_jitter_needs(values, message):
+    with pytest.raises(InputError, match=message):
+        Augment(jitter_from=9, **values)
 
 
 def test_the_images_of_the_test_error():

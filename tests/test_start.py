@@ -77,6 +77,13 @@ def test_a_run_starts_from_another(tmp_path, printed):
         of = drawn if layer == "fc64" else same.params
         chex.assert_trees_all_equal(parts, of[layer])
     assert printed.getvalue().endswith("copied conv1 conv2 conv3 fc10; fresh: fc64\n")
+    one = replace(same.work, run=replace(own, init_layers=("conv2",)))
+    drawn = start.untrained(replace(one, run=replace(own, init_from="")))
+    for layer, parts in start.untrained(one).items():
+        of = same.params if layer == "conv2" else drawn
+        chex.assert_trees_all_equal(parts, of[layer])
+    with pytest.raises(InputError, match="^--init-layers conv9: this net has no such"):
+        start.untrained(replace(one, run=replace(own, init_layers=("conv9",))))
     shutil.rmtree(first)
     with pytest.raises(InputError, match="^--init-from /.*first: No such file"):
         loop.train(own, tmp_path / "none")
