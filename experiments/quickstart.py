@@ -43,6 +43,7 @@ ON_DIGITS = replace(
     data=Data("digits"),
     optim=replace(SMALL.optim, drop_epochs=()),
     epochs=EPOCHS,
+    checkpoint_every=EPOCHS,
 )
 WITH_ONE = "biases of 1 (paper)"
 WITH_ZERO = "biases of 0"
