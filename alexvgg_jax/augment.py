@@ -108,12 +108,12 @@ def scale_jitter(
 
 
 def at_test_scale(
-    images: UInt8[Array, "batch side side 3"], config: Augment
-) -> UInt8[Array, "batch scale scale 3"]:
-    """VGG §4.1: the images with the side Q at which nets of scale jitter are tested.
+    images: UInt8[Array, "batch height width 3"], config: Augment
+) -> UInt8[Array, "batch rows columns 3"]:
+    """VGG §4.1: square images with the side Q at which nets of scale jitter are tested.
 
     Q is the mean of the smallest and the largest training scale. Without scale jitter
-    the images stay as they are.
+    the images stay as they are, and can have any shape.
     """
     if not config.jitter_from:
         return images

@@ -59,7 +59,7 @@ def probabilities(
     batch: Pictures,
     mean: Float[Array, "rows columns 3"],
 ) -> Float[Array, "batch classes"]:
-    """VGG Table 5: the probabilities of `protocol`, the mean of its parts' softmax.
+    """VGG §3.2: the probabilities of `protocol`, the mean of its parts' softmax.
 
     `mean` is a colour, or an image at least as large as the net's. Raises InputError
     for dense evaluation of a net that cannot slide.
