@@ -103,8 +103,8 @@ def test_vgg(name, switches, init):
 
 @pytest.mark.parametrize("name", ["vgg-d", "vgg-e"])
 def test_the_logits_of_a_new_vgg(name):
-    """VGG §3.1: the variance as stated makes them large, even at an eighth of the
-    width; as a deviation it makes them vanish."""
+    """VGG §3.1: the variance as stated makes them large; as a deviation it makes them
+    vanish. Both at an eighth of the width."""
     logits, net = {}, build(name, image_size=32, width=1 / 8)
     images = 60 * jax.random.normal(KEY, (2, 32, 32, 3))
     apply = jax.jit(functools.partial(net.apply, train=False))
