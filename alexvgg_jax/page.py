@@ -215,11 +215,13 @@ def _section(result: Result, pictures: Sequence[str]) -> list[str]:
         trained = {a: r for a, r in result.arms.items() if TRAINING in r[0].figures}
         names = dict.fromkeys(name for r in trained.values() for name in r[0].figures)
         names = [name for name in names if name not in (TOP5, GAP)]
-        columns = [map(str, each(trained, name).values()) for name in names]
-        lines += [
-            "",
-            *table(("arm", *names), list(zip(trained, *columns, strict=True))),
+        units = ["%" if "error" in name else "" for name in names]
+        columns = [
+            map(str, each(trained, name, unit).values())
+            for name, unit in zip(names, units, strict=True)
         ]
+        rows = list(zip(trained, *columns, strict=True))
+        lines += ["", *table(("arm", *names), rows)]
     return lines
 
 

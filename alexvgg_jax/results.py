@@ -172,10 +172,10 @@ def values(records: Sequence[Record], figure: str) -> list[float]:
     return [record.figures[figure] for record in records]
 
 
-def each(arms: Arms, figure: str) -> dict[str, Figure]:
+def each(arms: Arms, figure: str, unit: str = "%") -> dict[str, Figure]:
     """Return the figure of every arm, as the mean over its seeds."""
     return {
-        f"{figure}, {arm}": estimate(values(records, figure))
+        f"{figure}, {arm}": estimate(values(records, figure), unit)
         for arm, records in arms.items()
     }
 
