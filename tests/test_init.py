@@ -101,6 +101,13 @@ def test_vgg(name, switches, init):
     assert {(layer.init, layer.bias_init) for layer in layers} == {(init, 0.0)}
 
 
+def test_a_narrow_vgg_passes_on_as_much():
+    """VGG §3.1: a quarter of the inputs, twice the deviation."""
+    for weight_init, init in (("deviation", 0.02), ("variance", 0.2), ("he", "he")):
+        layers = weighted(build("vgg-a", width=1 / 4, weight_init=weight_init))
+        assert {layer.init for layer in layers.values()} == {init}
+
+
 @pytest.mark.parametrize("name", ["vgg-d", "vgg-e"])
 def test_the_logits_of_a_new_vgg(name):
     """VGG §3.1: the variance as stated makes them large; as a deviation it makes them
