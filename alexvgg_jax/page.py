@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from alexvgg_jax import paper
 from alexvgg_jax.paper import Claim, Figure
 from alexvgg_jax.results import (
+    GAP,
     TEST,
+    TOP5,
     TRAINING,
     WORDS,
     Finding,
@@ -196,6 +198,8 @@ def _unmeasured(results: Sequence[Result]) -> Iterator[str]:
             how = "No experiment; code and tests." if claim.code else "No experiment."
             if claim.experiment:
                 how = f"Not run: `python experiments/{claim.experiment}`"
+            if claim.needs:
+                how = f"It needs {claim.needs}. {how}"
             yield _wrapped(f"- **{tag}**: {claim.sentence} {how}", "  ")
 
 
@@ -209,9 +213,15 @@ def _section(result: Result, pictures: Sequence[str]) -> list[str]:
         lines += table(("figure", "published", "ours"), figures(claim, finding))
     if not result.findings:
         trained = {a: r for a, r in result.arms.items() if TRAINING in r[0].figures}
-        errors = [map(str, each(trained, name).values()) for name in (TEST, TRAINING)]
-        values = list(zip(trained, *errors, strict=True))
-        lines += ["", *table(("arm", TEST, TRAINING), values)]
+        names = dict.fromkeys(name for r in trained.values() for name in r[0].figures)
+        names = [name for name in names if name not in (TOP5, GAP)]
+        units = ["%" if "error" in name else "" for name in names]
+        columns = [
+            map(str, each(trained, name, unit).values())
+            for name, unit in zip(names, units, strict=True)
+        ]
+        rows = list(zip(trained, *columns, strict=True))
+        lines += ["", *table(("arm", *names), rows)]
     return lines
 
 

@@ -371,11 +371,15 @@ CLAIMS: dict[str, Claim] = {
     ),
     "VGG §2.3": Claim(
         short="One 7x7 needs 81% more weights",
-        sentence="Three 3x3 layers see 7x7 with 27 C^2 weights against 49 C^2 (81% "
-        "more), and with three ReLUs instead of one.",
+        sentence="Two 3x3 layers see 5x5, and three see 7x7 with 27 C^2 weights "
+        "against 49 C^2 (81% more), and with three ReLUs instead of one.",
         published=_figures({"more weights in the 7x7 layer": 81}, "%")
         | _figures(
             {"weights of three 3x3 layers": 27, "weights of one 7x7 layer": 49}, "C^2"
+        )
+        | _figures(
+            {"side that two 3x3 layers see": 5, "side that three 3x3 layers see": 7},
+            "pixels",
         ),
         code="alexvgg_jax.models.vgg.VGG",
         experiment="network_sizes.py",
@@ -401,6 +405,7 @@ CLAIMS: dict[str, Claim] = {
             }
         ),
         code="alexvgg_jax.models.vgg.VGG",
+        experiment="vgg_init.py --data cifar10",
     ),
     "VGG §3.2": Claim(
         short="Score densely or on 50 crops",
@@ -416,6 +421,24 @@ CLAIMS: dict[str, Claim] = {
         "as fast as one; a net takes 2 to 3 weeks.",
         published=_figures({"speed-up on 4 GPUs": 3.75}, "times")
         | _figures({"weeks a net, from": 2, "weeks a net, to": 3}, "weeks"),
+        needs="four GPUs",
+    ),
+    "VGG §4.1 LRN": Claim(
+        short="Response normalisation does not help",
+        sentence="Local response normalisation (A-LRN) does not improve on net A, so "
+        "the deeper nets have none.",
+        published=_figures({"top-1 error, A-LRN minus A": 0.1}, "points"),
+        experiment="vgg_depth.py --data cifar10 --arms A A-LRN",
+    ),
+    "VGG §4.1 1x1": Claim(
+        short="1x1 layers help; 3x3 layers help more",
+        sentence="C, with three further 1x1 layers, has lower errors than B, and D, "
+        "with 3x3 in their place, lower ones than C: non-linearity helps, and so does "
+        "context.",
+        published=_figures(
+            {"top-1 error, D minus C": -1.1, "top-1 error, C minus B": -0.6}, "points"
+        ),
+        experiment="vgg_small_filters.py --data cifar10 --arms B C D",
     ),
     "VGG §4.1 5x5": Claim(
         short="5x5 layers cost seven points",
@@ -423,12 +446,28 @@ CLAIMS: dict[str, Claim] = {
         "error 7 points higher (centre crop).",
         published=_figures({"top-1 error, 5x5 net": 7.0}, "points"),
         code="alexvgg_jax.models.vgg.VGG",
+        experiment="vgg_small_filters.py --data cifar10 --arms B 'B 5x5'",
+    ),
+    "VGG §4.1 jitter": Claim(
+        short="Scale jittering in training lowers the error",
+        sentence="Nets trained with scales drawn from [256, 512] have lower errors "
+        "than those of a fixed scale, even at one test scale.",
+        published=_figures(
+            {
+                "top-1 error of D, jitter minus S 384": -1.2,
+                "top-1 error of E, jitter minus S 384": -1.4,
+            },
+            "points",
+        ),
     ),
     "VGG Table 3": Claim(
         short="Depth lowers the error, up to 19",
-        sentence="At one test scale the error falls with depth and saturates at 19 "
-        "layers; LRN does not help, scale jittering in training does.",
-        published=_table(
+        sentence="At one test scale the error falls with depth, from the 11 layers of "
+        "A on, and saturates at the 19 of E.",
+        published=_figures(
+            {"top-1 error, D minus A": -2.6, "top-1 error, E minus D": 0.3}, "points"
+        )
+        | _table(
             ("top-1", "top-5"),
             {
                 "A, S 256, Q 256": (29.6, 10.4),
@@ -445,6 +484,7 @@ CLAIMS: dict[str, Claim] = {
                 "E, S [256;512], Q 384": (25.5, 8.0),
             },
         ),
+        experiment="vgg_depth.py --data cifar10",
     ),
     "VGG Table 4": Claim(
         short="Averaging test scales lowers the error",
@@ -515,6 +555,7 @@ CLAIMS: dict[str, Claim] = {
             },
             "%",
         ),
+        needs="ImageNet",
     ),
     "VGG Appendix A": Claim(
         short="Boxes per class localise best",

@@ -172,23 +172,24 @@ def values(records: Sequence[Record], figure: str) -> list[float]:
     return [record.figures[figure] for record in records]
 
 
-def each(arms: Arms, figure: str) -> dict[str, Figure]:
+def each(arms: Arms, figure: str, unit: str = "%") -> dict[str, Figure]:
     """Return the figure of every arm, as the mean over its seeds."""
     return {
-        f"{figure}, {arm}": estimate(values(records, figure))
+        f"{figure}, {arm}": estimate(values(records, figure), unit)
         for arm, records in arms.items()
     }
 
 
 def difference(arms: Arms, first: str, second: str, figure: str = TEST) -> Figure:
-    """Return the mean of `figure` in the first arm minus the second's, by seed: two
-    arms of one seed share the order of the images and the noise.
+    """Return the mean of `figure` in the first arm minus the second's, over the seeds
+    that both have: two arms of one seed share the order of the images and the noise.
 
     There is no interval if only some nets of an arm diverged, or for one seed.
     """
-    pairs = zip(arms[first], arms[second], strict=True)
+    others = {record.seed: record for record in arms[second]}
+    pairs = [(r, others[r.seed]) for r in arms[first] if r.seed in others]
     lead = [a.figures[figure] - b.figures[figure] for a, b in pairs]
-    every = [{record.diverged for record in arms[arm]} for arm in (first, second)]
+    every = [{record.diverged for record in both} for both in zip(*pairs, strict=True)]
     mixed = any(len(diverged) > 1 for diverged in every)
     effect = estimate(lead, "points")
     return effect._replace(margin=None) if mixed else effect

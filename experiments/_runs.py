@@ -20,6 +20,7 @@ from alexvgg_jax.data.batches import eval_batches
 from alexvgg_jax.data.sources import Source, find_rest, find_source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loop import Trained
+from alexvgg_jax.models import build
 from alexvgg_jax.recipes import RECIPES
 from alexvgg_jax.results import GAP, TEST, TOP5, TRAINING
 
@@ -63,12 +64,13 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def same_run(settings: Mapping[str, Any], run: Run) -> bool:
-    """Whether a record's settings are those of a run, wherever its images lie and
-    however many devices share the work."""
+    """Whether a record's settings are those of a run, wherever its images and first
+    weights lie, and however many devices share the work."""
 
     def neutral(run: Run) -> Run:
-        data = replace(run.data, name="")
-        return replace(run, name="", data=data, mesh=Mesh(), checkpoint_every=1)
+        data, start = replace(run.data, name=""), "somewhere" if run.init_from else ""
+        run = replace(run, name="", data=data, init_from=start)
+        return replace(run, mesh=Mesh(), checkpoint_every=1)
 
     try:
         return neutral(from_settings(settings)) == neutral(run)
@@ -196,3 +198,10 @@ def scaled(run: Run, epochs: int) -> Run:
             plateau=math.ceil(moved(optim.plateau)),
         ),
     )
+
+
+def small_vgg(name: str, **fields: Any) -> Run:
+    """Return the run of a VGG an eighth as wide, on the images of alexnet-small and
+    with its schedule in twelve epochs. Five poolings of 28 pixels leave one."""
+    net = build(name, width=1 / 8, **fields)
+    return replace(scaled(SMALL, 12), name=f"{name}-small", net=net)

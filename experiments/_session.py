@@ -150,14 +150,18 @@ class Session:
                 f"{run.batch}"
             )
         console.rule(f"{arm}, seed {run.seed}", align="left")
-        name = re.sub(r"[^\w.=+-]+", "_", arm)
         try:
-            return train_in(self.runs / f"{name}-seed{run.seed}", self._here(run))
+            return train_in(self.folder(arm, run.seed), self._here(run))
         except Diverged:
             raise
         except Stopped as end:
             how = "the same command continues from it"
             raise Stopped(f"{end}; {how}", end.exit_code) from None
+
+    def folder(self, arm: str, seed: int) -> Path:
+        """Return where an arm is trained."""
+        name = re.sub(r"[^\w.=+-]+", "_", arm)
+        return self.runs / f"{name}-seed{seed}"
 
     def _here(self, run: Run) -> Run:
         """The run on the chosen data and devices."""

@@ -10,6 +10,8 @@ round; it contradicts here otherwise.
 
 import math
 
+import jax
+import jax.numpy as jnp
 from rich.console import Console
 
 from alexvgg_jax import models, paper
@@ -48,16 +50,37 @@ def shares(net: Net) -> dict[str, Figure]:
 
 
 def stacks() -> dict[str, Figure]:
-    """Return the weights of three 3x3 convolutions, and of one that sees as much."""
+    """Return what stacks of 3x3 convolutions see, and the weights of three of them and
+    of one layer that sees as much."""
     kernels = [p["kernel"] for p in models.build("vgg-e").param_shapes().values()]
     three = [kernel for kernel in kernels if kernel.shape == (3, 3, 256, 256)]
     small = sum(kernel.size for kernel in three) / 256**2
-    seen = 1 + sum(kernel.shape[0] - 1 for kernel in three)
+    two_see, three_see = (1 + (seen(f"conv3_{i}") - seen("pool2")) / 4 for i in (2, 3))
     return {
-        "more weights in the 7x7 layer": Figure(100 * (seen**2 / small - 1), "%"),
+        "more weights in the 7x7 layer": Figure(100 * (three_see**2 / small - 1), "%"),
         "weights of three 3x3 layers": Figure(small, "C^2"),
-        "weights of one 7x7 layer": Figure(seen**2, "C^2"),
+        "weights of one 7x7 layer": Figure(three_see**2, "C^2"),
+        "side that two 3x3 layers see": Figure(two_see, "pixels"),
+        "side that three 3x3 layers see": Figure(three_see, "pixels"),
     }
+
+
+def seen(layer: str) -> int:
+    """Return the side of the pixels that reach one output of a layer of VGG's net E,
+    measured from its gradient.
+
+    Tanh and averages pass every gradient on, unlike ReLU and maxima.
+    """
+    switches = {"activation": "tanh", "pool": "average"}
+    net = models.build("vgg-e", image_size=64, width=1 / 64, **switches)
+    params = net.init(jax.random.key(0))
+
+    def middle(images: jax.Array) -> jax.Array:
+        maps, _ = net.apply(params, images, train=False, until=layer)
+        return maps[0, maps.shape[1] // 2, maps.shape[2] // 2].sum()
+
+    gradient = jax.grad(middle)(jnp.zeros((1, *net.input_shape)))
+    return int((gradient != 0).any(axis=(0, 2, 3)).sum())
 
 
 def counts() -> dict[str, dict[str, Figure]]:

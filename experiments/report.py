@@ -22,7 +22,12 @@ import alexnet_search
 import alexnet_towers
 import cifar_ladder
 import cifar_lrn
+import ilsvrc_history
 import network_sizes
+import vgg_depth
+import vgg_head
+import vgg_init
+import vgg_small_filters
 from _ablation import Experiment, result_of
 from _session import draw, pictures
 
@@ -50,6 +55,10 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     alexnet_search.EXPERIMENT,
     cifar_lrn.EXPERIMENT,
     cifar_ladder.EXPERIMENT,
+    vgg_depth.EXPERIMENT,
+    vgg_small_filters.EXPERIMENT,
+    vgg_init.EXPERIMENT,
+    vgg_head.EXPERIMENT,
 )
 
 
@@ -101,6 +110,7 @@ def main() -> None:
         draw(each, result, RESULTS)
     effects = page.effects(measured(shown()))
     plots.plot_forest(effects, RESULTS / f"{page.FOREST}.png")
+    ilsvrc_history.draw(RESULTS / "ilsvrc_history.png")
     for path, text in render().items():
         write_text(text, path)
         print(f"wrote {path}")

@@ -15,8 +15,9 @@ import mixed_precision
 import pytest
 import testing_time
 import throughput
+import vgg_memory
 
-from alexvgg_jax import ledger, loop
+from alexvgg_jax import ledger, loop, memory
 
 BENCHMARKS = Path(throughput.__file__).parent
 
@@ -96,6 +97,19 @@ def test_mixed_precision(command_line, monkeypatch, tmp_path):
     assert result["arms"]["bfloat16"][0]["curve"] == [[1, 1.01], [2, 0.505]]
     assert table.count("50.00") == 2
     assert (tmp_path / "mixed_precision.png").exists()
+
+
+def test_memory_of_vgg(command_line, monkeypatch):
+    """VGG Table 2: parameters and outputs by layer, against counts by hand."""
+    needed = memory.Memory(*(i * 2**20 for i in range(1, 7)))
+    monkeypatch.setattr(memory, "of_training", lambda net, batch: needed)
+    result, table = command_line(vgg_memory, "--batch", "2")
+    layers = result["layers"]
+    assert layers["conv1_1"]["outputs"] == 2 * 224 * 224 * 64 * 4 / 2**20
+    assert layers["fc7"]["parameters"] == (4096 + 1) * 4096 * 4 / 2**20
+    assert max(layers, key=lambda name: layers[name]["parameters"]) == "fc6"
+    assert result["steps"]["gap, remat"]["total"] == 6
+    assert table.count("2 images of 224 pixels") == 2
 
 
 @pytest.mark.skipif(

@@ -23,8 +23,12 @@ import made
 import numpy as np
 import pytest
 import report
+import vgg_depth
+import vgg_head
+import vgg_init
+import vgg_small_filters
 from _ablation import CHOOSES, Experiment, ablation, result_of
-from _runs import SMALL, recipe, same_run, settings_of, train_in, with_net
+from _runs import SMALL, recipe, same_run, settings_of, small_vgg, train_in, with_net
 from _session import Options, run
 
 from alexvgg_jax import results
@@ -32,6 +36,7 @@ from alexvgg_jax.config import to_settings
 from alexvgg_jax.errors import Diverged, InputError
 from alexvgg_jax.files import write_json
 from alexvgg_jax.loop import Epoch
+from alexvgg_jax.models import build
 from alexvgg_jax.results import GAP, TEST, TRAINING
 from alexvgg_jax.run import net_of
 
@@ -82,6 +87,7 @@ def changed(run_, base):
 
 
 SHORTER = {"epochs", "drop_epochs"}
+OF_VGG = changed(small_vgg("vgg-a"), SMALL)  # twelve epochs, and the net
 OF_SUBSET = {"count", "colour_epochs"} | SHORTER
 
 
@@ -96,6 +102,10 @@ OF_SUBSET = {"count", "colour_epochs"} | SHORTER
         (alexnet_init, alexnet_init.PAPER, SHORTER, 1),
         (alexnet_depth, alexnet_depth.WHOLE, SHORTER | {"conv1"}, 1),
         (alexnet_batch, "128, rate 0.01", SHORTER, 3),
+        (vgg_depth, "A", OF_VGG, 2),  # the name changes too
+        (vgg_small_filters, "B", OF_VGG, 2),
+        (vgg_init, "A, glorot", OF_VGG | SHORTER, 5),
+        (vgg_head, "fully connected (paper)", OF_VGG, 1),
     ],
 )
 def test_the_papers_arm_is_the_small_net_and_others_differ_in_little(
@@ -114,7 +124,7 @@ def test_no_two_ablations_train_the_same_net():
     """A lucky control would count twice. The runs that choose a rate decide nothing."""
     modules = (alexnet_lrn, alexnet_pool, alexnet_augment, alexnet_towers)
     modules += (alexnet_decay, alexnet_init, alexnet_depth, alexnet_batch)
-    modules += (alexnet_dropout,)
+    modules += (alexnet_dropout, vgg_depth, vgg_small_filters, vgg_init, vgg_head)
     trained = [
         {str(settings_of(replace(run_, seed=seed)))}
         for experiment in (module.EXPERIMENT for module in modules)
@@ -125,6 +135,19 @@ def test_no_two_ablations_train_the_same_net():
         )
     ]
     assert len(set.union(*trained)) == len(trained)
+
+
+def test_nets_of_a_table_differ_in_depth_alone():
+    """VGG Table 3: one width, data and schedule, and Glorot's weights."""
+    runs = vgg_depth.EXPERIMENT.arms
+    same = replace(runs["A"].net, column="A")
+    for name, run_ in runs.items():
+        assert replace(run_, name="", net=same) == replace(runs["A"], name="")
+        assert replace(run_.net, column="A", lrn=False) == same
+        assert run_.net.lrn == (name == "A-LRN")
+    assert same.weight_init == "glorot"
+    layers = {name: len(net_of(run_).param_shapes()) for name, run_ in runs.items()}
+    assert layers == {"A": 11, "A-LRN": 11, "B": 13, "C": 16, "D": 16, "E": 19}
 
 
 def test_pooled_maps_are_as_large_with_either_pooling():
@@ -346,6 +369,27 @@ def test_relu_chooses_a_rate_and_trains_all_seeds(untrained, tmp_path):
     relu = [(run_.epochs, run_.seed) for name, run_ in untrained if "relu" in name]
     assert relu == [(1, 0), (1, 0), (1, 0), (12, 0), (12, 0), (12, 1)]
     assert all(run_.until_error == 25.0 for _, run_ in untrained)
+
+
+def test_deep_nets_start_from_the_layers_of_net_a(untrained, tmp_path):
+    """VGG §3.1: of the same seed, which is trained first."""
+    chosen = Options(seeds=1, epochs=1, arms=("B, from A",), out=tmp_path)
+    run(vgg_init.EXPERIMENT, chosen)
+    assert [name for name, _ in untrained] == ["A_glorot-seed20", "B_from_A-seed20"]
+    run_ = untrained[1][1]
+    assert run_.init_from == str(tmp_path / "runs" / "vgg_init" / "A_glorot-seed20")
+    convolutions = [name for name in run_.init_layers if "conv" in name]
+    shapes = {column: build(f"vgg-{column}").param_shapes() for column in "ab"}
+    assert convolutions == list(shapes["a"])[:4]
+    copied = {layer: shapes["a"][layer] for layer in run_.init_layers}
+    assert copied == {layer: shapes["b"][layer] for layer in run_.init_layers}
+    run(vgg_init.EXPERIMENT, chosen)  # known, wherever the weights of net A were
+    assert len(untrained) == 2
+    records = results.read(tmp_path / "vgg_init.jsonl")
+    assert records[0].figures[vgg_init.LOSS] == EPOCH.train_loss
+    other = replace(run_, init_from="elsewhere")
+    assert same_run(records[0].settings, other)
+    assert not same_run(records[0].settings, replace(other, init_layers=()))
 
 
 def test_an_ensemble_averages_each_choice_of_nets(untrained, monkeypatch, tmp_path):

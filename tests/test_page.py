@@ -7,10 +7,11 @@ import matplotlib.image
 import numpy as np
 import pytest
 import report
+import vgg_head
 from _ablation import result_of
 
 from alexvgg_jax import page, paper, plots
-from alexvgg_jax.results import TEST
+from alexvgg_jax.results import TEST, TRAINING
 
 
 def pool(better: float):
@@ -59,11 +60,29 @@ def test_the_scoreboard_counts_every_claim_once():
         "agrees **0**, sign only **0**, contradicts here **1**, undecided **0**, "
         in board
     )
-    assert "not tested **42**" in board
+    assert "not tested **45**" in board
     assert "VGG's claims about errors are not measured yet" in board
     lines = [line for line in board.splitlines() if line.startswith("| ")]
     assert len(lines) == 1 + len(paper.CLAIMS)
     assert all(len(line) <= 120 for line in board.splitlines())
+
+
+def test_an_experiment_without_a_claim_shows_its_figures():
+    """The errors, and what it measures beside them."""
+    experiment = vgg_head.EXPERIMENT
+    parameters = {vgg_head.PARAMETERS: 445.5}
+    records = [made.record(experiment, arm, **parameters) for arm in experiment.arms]
+    text = page.render([result_of(experiment, records)], {})
+    assert f"| arm | {TEST} | {TRAINING} | " in text
+    assert f" | {vgg_head.PARAMETERS} | {vgg_head.MEMORY} |" in text
+    assert "| global average | 40% | 40% | 40% | 40% | 445.5 | 40 |" in text
+
+
+def test_what_a_claim_needs_is_said():
+    """VGG §3.3, VGG Table 7: no small experiment can test them."""
+    text = " ".join(page.render([], {}).split())
+    assert "2 to 3 weeks. It needs four GPUs. No experiment." in text
+    assert "It needs ImageNet. No experiment." in text
 
 
 def test_a_jpeg_copy_is_named():
@@ -129,7 +148,7 @@ def test_the_readme_lists_every_script():
     assert scripts == {
         path.name
         for path in report.HERE.glob("*.py")
-        if path.name.startswith(("alexnet_", "cifar_"))
+        if path.name.startswith(("alexnet_", "cifar_", "vgg_"))
     }
     hours = {line.split("`")[1]: line.split("|")[-2].strip() for line in lines}
     assert hours["alexnet_towers.py"] == "2.0" and hours["alexnet_relu.py"] == "-"

@@ -21,6 +21,9 @@ import cifar_lrn
 import made
 import numpy as np
 import pytest
+import vgg_depth
+import vgg_init
+import vgg_small_filters
 from _ablation import result_of
 from _runs import TEN, recipe
 
@@ -43,6 +46,8 @@ DECIDED = [
         TEST,
     ),
     (alexnet_decay, "AlexNet §5 decay", "no decay", "0.0005 (paper)", TRAINING),
+    (vgg_depth, "VGG Table 3", "A", "D", TEST),
+    (vgg_small_filters, "VGG §4.1 5x5", "B 5x5", "B", TEST),
 ]
 
 
@@ -173,6 +178,96 @@ def test_depth_is_decided_by_each_middle_layer(worst, verdict):
     assert finding.figures[published].value == pytest.approx(worst)
     lost = [finding.figures[alexnet_depth.without(f"conv{i}")].value for i in (2, 4)]
     assert lost == pytest.approx([5.0, worst])
+
+
+@pytest.mark.parametrize(
+    ("gain", "word"),
+    [
+        ([0.1, -0.1, 0.0], "agrees"),
+        ([0.9, -0.9, 0.0], "undecided"),
+        ([0.8, 0.9, 1.0], "contradicts here"),
+        ([-0.5, -0.6, -0.7], "agrees"),
+        ([0.1], "undecided"),
+    ],
+)
+def test_normalisation_that_gains_little_does_not_help(gain, word):
+    """VGG §4.1 LRN: less than half of what AlexNet publishes, 0.7 points."""
+    experiment = vgg_depth.EXPERIMENT
+    records = [
+        made.record(experiment, arm, seed, error=30.0 + seed - less)
+        for seed, points in enumerate(gain)
+        for arm, less in (("A", 0.0), ("A-LRN", points))
+    ]
+    (finding,) = result_of(experiment, records).findings.values()
+    assert finding.verdict.word == word
+    lost = finding.figures["top-1 error, A-LRN minus A"].value
+    assert lost == pytest.approx(-np.mean(gain))
+
+
+def test_the_depth_with_the_lowest_error_is_named():
+    """VGG Table 3: A has more seeds than D, and those that both have decide."""
+    experiment = vgg_depth.EXPERIMENT
+    errors = {"A": 33.0, "B": 32.0, "C": 31.0, "D": 30.0, "E": 30.5}
+    records = [
+        made.record(experiment, arm, seed, error=error + seed)
+        for arm, error in errors.items()
+        for seed in range(8 if arm == "A" else 3)
+    ]
+    (finding,) = result_of(experiment, records).findings.values()
+    assert finding.verdict == Verdict("agrees", "lowest: D")
+    assert finding.figures["top-1 error, D minus A"].value == pytest.approx(-3.0)
+    assert finding.figures["top-1 error, E minus D"].value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("errors", "word"),
+    [
+        ({"B": 32.0, "C": 31.0, "D": 30.0}, "agrees"),
+        ({"B": 32.0, "C": 32.0, "D": 30.0}, "undecided"),
+        ({"B": 32.0, "C": 31.0, "D": 31.5}, "contradicts here"),
+        ({"B": 32.0, "C": 31.0, "D": 30.6}, "sign only"),
+    ],
+)
+def test_the_weaker_step_decides(errors, word):
+    """VGG §4.1 1x1: from B to C, and from C to D."""
+    shaky = {"B": [0.0, 0.1, 0.2], "C": [0.1, 0.0, 0.2], "D": [0.0, 0.1, 0.2]}
+
+    def figures(arm, seed):
+        return {"error": errors.get(arm, 90.0) + shaky.get(arm, [0.0] * 3)[seed] / 2}
+
+    findings = judged(vgg_small_filters.EXPERIMENT, figures)
+    assert findings["VGG §4.1 1x1"].verdict.word == word
+
+
+@pytest.mark.parametrize(
+    ("stuck", "verdict"),
+    [
+        ((), "agrees"),
+        (("A, variance", "D, deviation", "E, he"), "agrees"),
+        (("E, glorot 1",), "undecided: depends on the seed"),
+        (("E, glorot", "B, from A"), "contradicts here: E, glorot, B, from A"),
+        (
+            ("A, deviation", "A, variance 2"),
+            "undecided: A needs more steps from the paper's weights",
+        ),
+    ],
+)
+def test_which_weights_train_which_net(stuck, verdict):
+    """VGG §3.1: a loss near ln(10) is guessing; He's weights do not decide."""
+
+    def figures(arm, seed):
+        guesses = arm in stuck or f"{arm} {seed}" in stuck
+        return {vgg_init.LOSS: 2.29 if guesses else 2.2}
+
+    (finding,) = judged(vgg_init.EXPERIMENT, figures).values()
+    assert str(finding.verdict) == verdict
+    assert finding.figures["training loss, A, he"].unit == "nats"
+
+
+def test_a_net_that_diverged_does_not_train():
+    """VGG §3.1: its figures are those of guessing."""
+    record = made.record(vgg_init.EXPERIMENT, "A, variance", diverged=True, error=0.0)
+    assert not vgg_init.trains(record)
 
 
 def test_the_colour_of_towers():

@@ -58,7 +58,9 @@ class VGG(Net):
     weights are from a normal distribution "with the zero mean and 10^-2 variance". Read
     as it stands, that is N(0, 0.1^2): on pixels from 0 to 255 the logits of net D are
     near 1e11, and training fails at once. Read as a deviation it is N(0, 0.01^2): then
-    the signal vanishes in the deep nets, as the paper reports.
+    the signal vanishes in the deep nets, as the paper reports. With another `width`
+    both deviations are divided by its square root, so that a layer passes on as much
+    signal as the full one.
 
     VGG §3.2: with `head="dense"` the fully-connected layers slide over an image of any
     size from `image_size` up, and the logits are the mean of the class score map "fc8".
@@ -135,7 +137,8 @@ class VGG(Net):
 
     @property
     def _init(self) -> Init:
-        return INITS[self.weight_init]
+        init = INITS[self.weight_init]
+        return init if isinstance(init, str) else init / math.sqrt(self.width)
 
 
 VARIANTS = {
