@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.image import resize, scale_and_translate
+from jax.image import scale_and_translate
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
 from alexvgg_jax.config import Augment
@@ -107,27 +107,6 @@ def scale_jitter(
     return jax.vmap(cut)(images, sides, corners)
 
 
-def at_test_scale(
-    images: UInt8[Array, "batch height width 3"], config: Augment
-) -> UInt8[Array, "batch rows columns 3"]:
-    """VGG §4.1: square images with the side Q at which nets of scale jitter are tested.
-
-    Q is the mean of the smallest and the largest training scale. Without scale jitter
-    the images stay as they are, and can have any shape.
-    """
-    if not config.jitter_from:
-        return images
-    count, side = images.shape[:2]
-    scale = testing_scale(side, config)
-    scaled = resize(images.astype(jnp.float32), (count, scale, scale, 3), "linear")
-    return jnp.round(scaled).astype(jnp.uint8)
-
-
-def testing_scale(side: int, config: Augment) -> int:
-    """VGG §4.1: the pixels of Q for images with this side."""
-    return (side + config.jitter_from) // 2 if config.jitter_from else side
-
-
 def mirror(
     key: PRNGKeyArray, images: UInt8[Array, "batch height width 3"]
 ) -> UInt8[Array, "batch height width 3"]:
@@ -215,7 +194,6 @@ def map_views(
     which needs the memory of one. With `sizes`, the heights and widths of the images,
     an image can be smaller than its array.
     """
-    images = at_test_scale(images, config)
     height, width = images.shape[1:3]
     size = config.crop or min(height, width)
     if sizes is None:
@@ -241,7 +219,6 @@ def centre(
     images: UInt8[Array, "batch height width 3"], stats: Statistics, config: Augment
 ) -> Float[Array, "batch rows columns 3"]:
     """The images as tests see them: the centre crop minus the mean."""
-    images = at_test_scale(images, config)
     if config.crop:
         images = centre_crop(images, config.crop)
     return subtract_mean(images, stats.mean, config)

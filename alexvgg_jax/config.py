@@ -132,7 +132,8 @@ class Run:
     # a run's folder, a file of weights or an id of the Hugging Face Hub: start from its
     # parameters, where they fit, and subtract its mean
     init_from: str = ""
-    init_layers: tuple[str, ...] = ()  # copy only these layers; all that fit if empty
+    # with init-from: copy only these layers, or without names all that fit
+    init_layers: tuple[str, ...] = ()
     checkpoint_every: int = 1  # epochs between checkpoints
 
     def __post_init__(self) -> None:
@@ -148,6 +149,13 @@ class Run:
                 f"--augment.jitter-from {self.augment.jitter_from}: at most the "
                 f"--data.size, {self.data.size}"
             )
+
+    @property
+    def test_size(self) -> int:
+        """The side of test images in pixels: VGG §4.1's Q, the mean of the smallest and
+        the largest scale, for a net of scale jitter."""
+        smallest = self.augment.jitter_from or self.data.size
+        return (smallest + self.data.size) // 2
 
 
 NETS = {type(net).__name__: type(net) for net in MODELS.values()}

@@ -190,7 +190,7 @@ def classify(
 ) -> Iterator[tuple[Path, Float[np.ndarray, " classes"] | Exception]]:
     """Each file with its probabilities, or with the error if it cannot be read."""
     check_views(setup.run, views)
-    size, devices = setup.run.data.size, len(all_devices())
+    size, devices = setup.run.test_size, len(all_devices())
     # All batches have one shape, so that the step is compiled once.
     batch = min(setup.run.batch, -(-len(files) // devices) * devices)
     with ThreadPoolExecutor() as pool:

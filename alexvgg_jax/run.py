@@ -67,7 +67,8 @@ def open_images(run: Run) -> tuple[Source, Source, Images]:
 
     Raises InputError if they cannot be opened, or if nothing can be learnt from them.
     """
-    train, test = open_source(run.data, "train"), open_source(run.data, "test")
+    train = open_source(run.data, "train")
+    test = open_source(replace(run.data, size=run.test_size), "test")
     if run.batch > train.count:
         raise InputError(
             f"--batch {run.batch}: at most {train.count}, the images of {train.about}"

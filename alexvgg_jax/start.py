@@ -50,14 +50,18 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
     *_, last = names = list(work.net.param_shapes())
     chosen = work.run.init_layers or names
     if unknown := sorted(set(chosen) - set(names)):
-        raise InputError(f"--init-layers {' '.join(unknown)}: this net has no such")
+        has = f"this net's layers are {' '.join(names)}"
+        raise InputError(f"--init-layers {' '.join(unknown)}: {has}")
     fits = [n for n in names if n in chosen and shapes[n] == found.get(n)]
     note = ""
     if last in fits and not _same_classes(net, provenance, work.images.classes):
         fits.remove(last)
         note = f" ({last} is for other classes)"
     if not fits:
-        raise InputError(f"--init-from {file}: no layer fits this net{note}")
+        first = chosen[0]
+        theirs = found.get(first, "missing")
+        why = note or f": {first} is {theirs} there, {shapes[first]} here"
+        raise InputError(f"--init-from {file}: no layer fits this net{why}")
     if not jax.process_index():
         fresh = [name for name in names if name not in fits] or ["none"]
         line = f"{file}: copied {' '.join(fits)}; fresh: {' '.join(fresh)}{note}"

@@ -17,7 +17,7 @@ from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views, centre
 from alexvgg_jax.config import Data, Mesh, Run, from_settings, to_settings
 from alexvgg_jax.data.batches import eval_batches
-from alexvgg_jax.data.sources import Source, find_rest, find_source
+from alexvgg_jax.data.sources import Source, find_rest, find_source, open_source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loop import Trained
 from alexvgg_jax.models import build
@@ -123,10 +123,16 @@ class Measured(NamedTuple):
     extra: dict[str, Any] = {}  # what its picture shows, as JSON
 
 
+def _at_test_size(run: Run) -> Data:
+    return replace(run.data, size=run.test_size)
+
+
 def errors(trained: Trained, views: Sequence[Views] = ()) -> dict[str, float]:
     """Return the errors at the end of training, without noise and with all units."""
-    work = trained.work
-    training, _ = mean_errors(*evaluate.predict(work, trained.params, work.source))
+    work, of_tests = trained.work, _at_test_size(trained.work.run)
+    same = of_tests == work.run.data
+    source = work.source if same else open_source(of_tests, "train")
+    training, _ = mean_errors(*evaluate.predict(work, trained.params, source))
     test, top5 = mean_errors(*predict(trained))
     figures: dict[str, float] = {
         TEST: test,
@@ -143,7 +149,7 @@ def predict(trained: Trained, views: Views = 1) -> tuple[np.ndarray, np.ndarray]
     """Return the probabilities and labels of the test images, and of the training
     images that are left out, if there are any."""
     work = trained.work
-    sources = filter(None, (work.test_source, find_rest(work.run.data)))
+    sources = filter(None, (work.test_source, find_rest(_at_test_size(work.run))))
     parts = [evaluate.predict(work, trained.params, s, views) for s in sources]
     probabilities, labels = zip(*parts, strict=True)
     return np.concatenate(probabilities), np.concatenate(labels)

@@ -288,18 +288,6 @@ def test_scale_jitter_cuts_squares_from_images_of_every_scale():
         assert abs(sum(n for p, n in drawn.items() if p[0] == side) - 500) < 100
 
 
-def test_nets_of_scale_jitter_are_tested_at_the_middle_scale():
-    """VGG §4.1: Q = (S_min + S_max) / 2, for one view and for ten."""
-    jittered = Augment(crop=8, jitter_from=8, mean="none")
-    image = noise(1, 12, 12)
-    expected = by_pillow(image[0], 10)[1:9, 1:9]
-    seen = centre(jnp.asarray(image), NO_MEAN, jittered)[0]
-    np.testing.assert_allclose(seen, expected, atol=1)
-    views = map_views(lambda x: x, jnp.asarray(image), NO_MEAN, jittered, 10)
-    np.testing.assert_array_equal(views[4, 0], seen)
-    np.testing.assert_allclose(views[0, 0], by_pillow(image[0], 10)[:8, :8], atol=1)
-
-
 def test_training_sees_jittered_scales():
     jittered = Augment(crop=8, jitter_from=8, mean="none")
     images = jnp.asarray(noise(4, 12, 12))

@@ -14,9 +14,9 @@ import pytest
 from nets import random_params, stack
 from PIL import Image
 
-from alexvgg_jax import __main__, evaluate, models, protocols, weights
+from alexvgg_jax import __main__, evaluate, loop, models, protocols, weights
 from alexvgg_jax.commands.eval import Outcome, published
-from alexvgg_jax.config import Data
+from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.decode import scale_short
 from alexvgg_jax.data.sources import find_source
 from alexvgg_jax.errors import InputError
@@ -119,8 +119,9 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     saved = tmp_path / "one.npz"
     run_command("eval", one, *how, "--save", saved)
     printed = capfd.readouterr()
-    assert "10 images of folder photos" in printed.out
-    assert "compiled shapes: 3" in printed.err
+    assert "(10 images of folder photos" in printed.out
+    assert "; multi-crop, 1 net, 26 pixels)" in printed.out
+    assert "3 programs for images of these shapes" in printed.err
     run_command("eval", two, *how, "--save", tmp_path / "two.npz")
     for n, other in enumerate((saved, one)):
         both = tmp_path / f"both{n}.npz"
@@ -137,12 +138,12 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     with pytest.raises(InputError, match="exists already"):
         run_command("eval", one, *how, "--save", saved)
     for wrong in others:
-        with pytest.raises(InputError, match=f"{wrong.name}: its classes are others"):
+        with pytest.raises(InputError, match=f"{wrong.name}: a net of other classes"):
             run_command("eval", one, *how, "--fuse", wrong)
     other = tmp_path / "others"
     shutil.copytree(photos, other)
     (other / "a" / "00.png").rename(other / "a" / "30.png")
-    with pytest.raises(InputError, match="one.npz: its images are others"):
+    with pytest.raises(InputError, match="one.npz: of other images than the first"):
         run_command("eval", two, *how, "--data", other, "--fuse", saved)
     array = io.BytesIO()
     np.save(array, np.zeros(3))
@@ -150,6 +151,55 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(InputError, match="bad.npz: not a file of --save"):
             run_command("eval", two, *how, "--fuse", tmp_path / "bad.npz")
+    content = dict(np.load(saved))
+    content["probabilities"] = content["probabilities"] * np.nan
+    np.savez(tmp_path / "nan.npz", **content)
+    with pytest.raises(InputError, match="nan.npz: not a file of --save"):
+        run_command("eval", two, *how, "--fuse", tmp_path / "nan.npz")
+
+
+def test_each_fused_net_has_its_own_scale(photos, nets_of_photos, tmp_path, capfd):
+    """Unless --scales names one for all."""
+    one, two = nets_of_photos[:2]
+    _, params, provenance = weights.load_net(two)
+    net = replace(TINY, classes=2)
+    larger = tmp_path / "larger.safetensors"
+    weights.save(params, larger, net, replace(provenance, resize=36))
+    expected = []
+    for file in (one, larger):
+        run_command("eval", file, "--data", photos, "--save", tmp_path / "alone.npz")
+        expected.append(np.load(tmp_path / "alone.npz")["probabilities"])
+        (tmp_path / "alone.npz").unlink()
+    both = tmp_path / "both.npz"
+    run_command("eval", one, "--data", photos, "--fuse", larger, "--save", both)
+    fused = np.load(both)["probabilities"]
+    np.testing.assert_allclose(fused, np.mean(expected, axis=0), rtol=1e-4)
+    assert "; centre, 2 nets, 30 or 36 pixels)" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("optimized")
+def test_a_run_of_scale_jitter_is_tested_at_the_middle_scale(photos, tmp_path, capfd):
+    """VGG §4.1: Q = (S_min + S_max) / 2, as training, `eval` and `predict` do it."""
+    run = Run(
+        "jitter",
+        Data(str(photos), size=32, held_out=4),
+        Augment(crop=24, jitter_from=26, mean="channel"),
+        TINY,
+        Optim(rate=0.0),
+        mesh=Mesh(devices=1),
+        batch=6,
+        epochs=1,
+    )
+    trained = loop.train(run, tmp_path / "run")
+    capfd.readouterr()
+    run_command("eval", tmp_path / "run", "--save", tmp_path / "tested.npz")
+    assert f"loss {trained.history[-1].test_loss:.4f} " in capfd.readouterr().out
+    tested = np.load(tmp_path / "tested.npz")
+    assert tested["scales"].tolist() == [29]
+    picture, csv = tested["names"][0], tmp_path / "predicted.csv"
+    run_command("predict", tmp_path / "run", picture, "--csv", csv)
+    best = float(csv.read_text().splitlines()[1].split(",")[-1])
+    assert best == pytest.approx(tested["probabilities"][0].max(), abs=1e-4)
 
 
 def test_the_centre_of_weights_is_what_they_expect(photos, nets_of_photos, tmp_path):

@@ -82,7 +82,7 @@ def test_a_run_starts_from_another(tmp_path, printed):
     for layer, parts in start.untrained(one).items():
         of = same.params if layer == "conv2" else drawn
         chex.assert_trees_all_equal(parts, of[layer])
-    with pytest.raises(InputError, match="^--init-layers conv9: this net has no such"):
+    with pytest.raises(InputError, match="^--init-layers conv9: this net's layers"):
         start.untrained(replace(one, run=replace(own, init_layers=("conv9",))))
     shutil.rmtree(first)
     with pytest.raises(InputError, match="^--init-from /.*first: No such file"):

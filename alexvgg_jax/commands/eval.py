@@ -18,7 +18,7 @@ from alexvgg_jax.config import Data
 from alexvgg_jax.data.decode import Resize
 from alexvgg_jax.data.sources import Source, find_source, with_classes
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import write_bytes
+from alexvgg_jax.files import check_place, write_bytes
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.protocols import Protocol
 from alexvgg_jax.sharding import all_devices
@@ -61,17 +61,18 @@ class Eval:
     """
 
     weights: tyro.conf.Positional[str]  # a run's folder, a file, or an id of the Hub
-    data: str = ""  # a folder or a TFDS name (default: the test images of the run)
+    data: str = ""  # a folder or a TFDS name; without it the test images of the run
     net: str = ""  # the model, if the file fits several: vgg-d, ...
     input: Input | None = None  # that the file's net takes, if its format does not tell
     protocol: Protocol = "centre"  # what is averaged for each image
-    scales: tuple[int, ...] = ()  # pixels of the short side, averaged (default: one)
+    # pixels of the short side, averaged; without it each net's own scale
+    scales: tuple[int, ...] = ()
     # other runs or weights, or files of --save: average their probabilities too
     fuse: tuple[str, ...] = ()
-    save: Path | None = None  # an .npz file of names, labels, classes, probabilities
+    save: Path | None = None  # an .npz file of the averaged probabilities and labels
     mistakes: bool = False  # draw confusion.png and mistakes.png in RUN, or else here
     batch: int = 32  # images at a time
-    skip_bad: bool = False  # leave out damaged images (default: they are an error)
+    skip_bad: bool = False  # leave out damaged images; otherwise they are an error
 
     def __call__(self) -> None:
         self._check()
@@ -79,15 +80,14 @@ class Eval:
         files = [other for other in self.fuse if other.endswith(".npz")]
         saved = {file: _read(Path(file)) for file in files}
         first = weights.load_net(self.weights, self.net, input=self.input)
-        others = (Loaded(o, *weights.load_net(o)) for o in self.fuse if o not in saved)
+        others = (_load(other) for other in self.fuse if other not in saved)
         nets = (Loaded(self.weights, *first), *others)
-        scales = self.scales or (nets[0].provenance.resize,)
         source, called = self._source(nets[0])
         if source.note:
             print(source.note, file=sys.stderr)
         for loaded in nets:  # before hours of work
-            _check_net(loaded, source, self.protocol, scales)
-        tests = [self._test(loaded, source, scales) for loaded in nets]
+            _check_net(loaded, source, self.protocol, self._scales(loaded))
+        tests = [self._test(loaded, source) for loaded in nets]
         for file, test in saved.items():
             _check_same(file, tests[0], test)
         tests += saved.values()
@@ -100,7 +100,8 @@ class Eval:
         print(
             f"{called} loss {score.loss:.4f}  "
             f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
-            f"({len(fused):,} images of {source.about})"
+            f"({len(fused):,} images of {source.about}; {self.protocol}, "
+            f"{_counted(len(tests), 'net')}, {_scales(tests)} pixels)"
         )
         for line in published(tests):
             print(line)
@@ -115,6 +116,11 @@ class Eval:
             raise InputError(f"--save {self.save}: name an .npz file")
         if self.save and self.save.exists():
             raise InputError(f"--save {self.save}: exists already")
+        if self.save:
+            check_place(self.save, "--save")
+
+    def _scales(self, loaded: Loaded) -> tuple[int, ...]:
+        return self.scales or (loaded.provenance.resize,)
 
     def _source(self, loaded: Loaded) -> tuple[Source, str]:
         """The images, labelled by the net's classes, and what they are called."""
@@ -139,9 +145,10 @@ class Eval:
         note = "; ".join(filter(None, (source.note, note)))
         return replace(source, note=note), "test"
 
-    def _test(self, loaded: Loaded, source: Source, scales: tuple[int, ...]) -> Outcome:
+    def _test(self, loaded: Loaded, source: Source) -> Outcome:
         """The predictions of one net."""
         name, net, params, provenance = loaded
+        scales = self._scales(loaded)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(self.protocol, total=source.count)
             predicted = evaluate.predict_pictures(
@@ -155,8 +162,8 @@ class Eval:
                 self.batch,
                 lambda count: progress.advance(task, count),
             )
-        shapes = f"compiled shapes: {predicted.programs}"
-        print(f"{name}: {shapes}", file=sys.stderr)
+        compiled = _counted(predicted.programs, "program")
+        print(f"{name}: {compiled} for images of these shapes", file=sys.stderr)
         return Outcome(
             model=model_of(net) or "",
             protocol=self.protocol,
@@ -166,6 +173,22 @@ class Eval:
             labels=predicted.labels,
             probabilities=predicted.probabilities,
         )
+
+
+def _load(other: str) -> Loaded:
+    try:
+        return Loaded(other, *weights.load_net(other))
+    except InputError as error:
+        raise InputError(f"--fuse {error}") from None
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _scales(tests: Sequence[Outcome]) -> str:
+    """The scales of the tests, as in "256 384 or 512"."""
+    return " or ".join(dict.fromkeys(" ".join(map(str, t.scales)) for t in tests))
 
 
 def _check_net(
@@ -178,7 +201,7 @@ def _check_net(
         raise InputError(f"{name}: has no classifier; `features` needs none")
     classes = provenance.classes or source.classes
     if classes != source.classes or net.classes != len(classes):
-        raise InputError(f"--fuse {name}: its classes are others")
+        raise InputError(f"--fuse {name}: a net of other classes")
     for scale in scales:
         if scale < net.image_size:
             raise InputError(
@@ -272,16 +295,16 @@ def _read(path: Path) -> Outcome:
         )
     except OSError as error:
         raise InputError(f"--fuse {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"--fuse {path}: not a file of --save: {error}") from None
+    except (ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile):
+        raise InputError(f"--fuse {path}: not a file of --save") from None
 
 
 def _check_same(other: str, one: Outcome, two: Outcome) -> None:
     """InputError unless two nets were tested on the same images and classes."""
-    for part, what in (("classes", "classes"), ("names", "images")):
-        if getattr(one, part) != getattr(two, part):
-            raise InputError(f"--fuse {other}: its {what} are others")
-    if not np.array_equal(one.labels, two.labels):
-        raise InputError(f"--fuse {other}: its labels are others")
-    if one.probabilities.shape != two.probabilities.shape:
+    for part in ("classes", "names", "labels"):
+        if not np.array_equal(getattr(one, part), getattr(two, part)):
+            what = "images" if part == "names" else part
+            raise InputError(f"--fuse {other}: of other {what} than the first net's")
+    p = two.probabilities
+    if one.probabilities.shape != p.shape or not np.allclose(p.sum(axis=1), 1, 0, 1e-3):
         raise InputError(f"--fuse {other}: not a file of --save")

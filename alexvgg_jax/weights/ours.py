@@ -9,7 +9,6 @@ import numpy as np
 
 from alexvgg_jax import prepare
 from alexvgg_jax import run as run_folder
-from alexvgg_jax.augment import testing_scale
 from alexvgg_jax.config import net_from_settings, net_to_settings
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
@@ -80,7 +79,7 @@ def stored_run(folder: Path) -> Stored:
         format="ours",
         mean=means[run.augment.mean],
         source=f"trained here on {images.set}",
-        resize=testing_scale(run.data.size, run.augment),
+        resize=run.test_size,
         crop=net.image_size,
         interpolation="area",
         classes=images.classes,
