@@ -147,7 +147,6 @@ def test_a_zip_bomb_is_one_line(tmp_path):
     [
         ("alexnet-owt", "alex", "float32", (64, 64)),
         ("alexnet-owt", "alex", "float64", (67, 90)),
-        ("vgg-d", "vgg", "float32", (32, 32)),
         ("vgg-d", "vgg", "float64", (35, 50)),
     ],
 )
@@ -175,9 +174,13 @@ def test_lpips(name, their_name, precision, size, tmp_path):
         net = build(name)
         params, _ = weights.load(tmp_path / "a.pth", net)
         distance = functools.partial(perceptual.lpips, net, params, range=(-1, 1))
-        values = jax.jit(distance)(a, b)
-        maps = jax.jit(functools.partial(distance, spatial=True))(a, b)
-        slope = jax.jit(jax.grad(lambda a: distance(a, b).sum()))(jnp.asarray(a))
+
+        @jax.jit
+        def compute(a, b):
+            slope = jax.grad(lambda a: distance(a, b).sum())(a)
+            return distance(a, b), distance(a, b, spatial=True), slope
+
+        values, maps, slope = compute(a, b)
     assert_close(values, their_values.detach().numpy().reshape(2), 1e-5)
     assert_close(maps, their_maps, 1e-5)
     assert_close(slope, x.grad.numpy().transpose(0, 2, 3, 1), 1e-5)
