@@ -53,7 +53,7 @@ def _run(
     sources.IN_MEMORY_BYTES = 0  # images are decoded in every epoch
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
     sys.argv = ["alexvgg_jax", *arguments]
-    sys.modules.pop("alexvgg_jax.__main__")  # runpy runs it anew
+    sys.modules.pop("alexvgg_jax.__main__", None)  # runpy runs it anew
     try:
         runpy.run_module("alexvgg_jax", run_name="__main__", alter_sys=True)
     finally:
