@@ -149,11 +149,12 @@ def _check_name(directory: Path) -> None:
 
 
 def continued(directory: Path, run: Run) -> Run:
-    """The run; if it names nothing to start from, then with what the run in the folder
-    started from. Raises InputError if that cannot be read."""
+    """The run. If it names nothing to start from, it gets what the run in the folder
+    started from, and the layers. Raises InputError if that run cannot be read."""
     if run.init_from or not (directory / SETTINGS).exists():
         return run
-    return replace(run, init_from=settings(directory).init_from)
+    old = settings(directory)
+    return replace(run, init_from=old.init_from, init_layers=old.init_layers)
 
 
 def check(

@@ -62,7 +62,7 @@ DECIDE = [arm for arm in ARMS if arm.endswith(("glorot", "from A"))]
 
 
 def train(session: Session) -> None:
-    """Train every arm and seed; those that start from net A after it."""
+    """Train every arm and seed. An arm that starts from net A waits for net A."""
     for seed in session.seeds("A, glorot"):
         for arm in session.chosen.arms or tuple(ARMS):
             run = session.run(arm, seed)

@@ -153,7 +153,8 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
     file = tmp_path / "features.safetensors"
     weights.save(convolutions, file, NET, Provenance(format="ours", mean=COLOUR))
     optim = Optim(rate=0.002, frozen_epochs=1.0)
-    run = replace(RUN, optim=optim, init_from=str(file))
+    layers = ("conv1", "conv2", "conv3")
+    run = replace(RUN, optim=optim, init_from=str(file), init_layers=layers)
     work, history, params = loop.train(run, tmp_path / "run")
     line = f"{file}: copied conv1 conv2 conv3; fresh: fc64 fc10\n"
     assert printed.getvalue() == line
@@ -176,7 +177,7 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
     assert (np.asarray(setup.stats.mean) == COLOUR).all()
     assert (np.asarray(weights.load_any(tmp_path / "run")[2].mean) == COLOUR).all()
     file.unlink()
-    again = replace(run, epochs=2, init_from="")  # is not needed again
+    again = replace(run, epochs=2, init_from="", init_layers=())  # are not needed again
     resumed = loop.train(again, tmp_path / "run", resume=True)
     assert run_folder.settings(tmp_path / "run").init_from == str(file)
     assert (np.asarray(read_statistics(tmp_path / "run").mean) == COLOUR).all()

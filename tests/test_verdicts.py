@@ -205,7 +205,7 @@ def test_normalisation_that_gains_little_does_not_help(gain, word):
 
 
 def test_the_depth_with_the_lowest_error_is_named():
-    """VGG Table 3: A has more seeds than D, and those that both have decide."""
+    """VGG Table 3: A has more seeds than D. Only the seeds of both nets count."""
     experiment = vgg_depth.EXPERIMENT
     errors = {"A": 33.0, "B": 32.0, "C": 31.0, "D": 30.0, "E": 30.5}
     records = [
