@@ -178,8 +178,14 @@ def test_each_fused_net_has_its_own_scale(photos, nets_of_photos, tmp_path, capf
 
 
 @pytest.mark.usefixtures("optimized")
-def test_a_run_of_scale_jitter_is_tested_at_the_middle_scale(photos, tmp_path, capfd):
+def test_a_run_of_scale_jitter_is_tested_at_the_middle_scale(
+    photos, nets_of_photos, tmp_path, capfd
+):
     """VGG §4.1: Q = (S_min + S_max) / 2, as training, `eval` and `predict` do it."""
+    net, params, provenance = weights.load_net(nets_of_photos[0])
+    params["fc10"] = jax.tree.map(lambda leaf: leaf / 50, params["fc10"])  # p below 1
+    start = tmp_path / "start.safetensors"
+    weights.save(params, start, net, provenance)
     run = Run(
         "jitter",
         Data(str(photos), size=32, held_out=4),
@@ -189,6 +195,7 @@ def test_a_run_of_scale_jitter_is_tested_at_the_middle_scale(photos, tmp_path, c
         mesh=Mesh(devices=1),
         batch=6,
         epochs=1,
+        init_from=str(start),
     )
     trained = loop.train(run, tmp_path / "run")
     capfd.readouterr()
@@ -198,6 +205,7 @@ def test_a_run_of_scale_jitter_is_tested_at_the_middle_scale(photos, tmp_path, c
     assert tested["scales"].tolist() == [29]
     picture, csv = tested["names"][0], tmp_path / "predicted.csv"
     run_command("predict", tmp_path / "run", picture, "--csv", csv)
+    assert 0.51 < tested["probabilities"][0].max() < 0.99
     best = float(csv.read_text().splitlines()[1].split(",")[-1])
     assert best == pytest.approx(tested["probabilities"][0].max(), abs=1e-4)
 
