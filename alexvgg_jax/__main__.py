@@ -125,7 +125,7 @@ class Check:
             try:
                 source = find_source(Data(self.data, self.size), split)
             except InputError as error:
-                report(str(error))
+                report(str(error).removeprefix("--data "))
                 continue
             if source.note:
                 print(source.note)

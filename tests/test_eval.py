@@ -142,6 +142,7 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
             run_command("eval", one, *how, "--fuse", wrong)
     other = tmp_path / "others"
     shutil.copytree(photos, other)
+    run_command("eval", two, *how, "--data", other, "--fuse", saved)  # moved images
     (other / "a" / "00.png").rename(other / "a" / "30.png")
     with pytest.raises(InputError, match="one.npz: of other images than the first"):
         run_command("eval", two, *how, "--data", other, "--fuse", saved)
@@ -226,7 +227,8 @@ def test_the_centre_of_weights_is_what_they_expect(photos, nets_of_photos, tmp_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--scales", "23"), "--scales 23: at least 24"),
+        (("--scales", "23"), "--scales 23: from 24"),
+        (("--scales", "100000"), "--scales 100000: from 24"),
         (("--protocol", "ten", "--scales", "24"), "all crops are the same"),
         (("--save", "probabilities.csv"), "--save probabilities.csv: name an .npz"),
         (("--fuse", "nowhere.npz"), "--fuse nowhere.npz: No such file"),

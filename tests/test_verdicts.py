@@ -209,7 +209,7 @@ def test_the_depth_with_the_lowest_error_is_named():
     experiment = vgg_depth.EXPERIMENT
     errors = {"A": 33.0, "B": 32.0, "C": 31.0, "D": 30.0, "E": 30.5}
     records = [
-        made.record(experiment, arm, seed, error=error + seed)
+        made.record(experiment, arm, seed, error=error + seed if seed < 3 else 1.0)
         for arm, error in errors.items()
         for seed in range(8 if arm == "A" else 3)
     ]

@@ -60,10 +60,11 @@ def outputs(folder: Path, layer: str) -> np.ndarray:
     return np.asarray(APPLY(params, np.stack(images))[1][layer])
 
 
-def test_predict(folder, tmp_path, capfd):
+def test_predict(folder, tmp_path, capfd, monkeypatch):
     """The probabilities of `preprocess` and `apply`."""
-    photos, out = folder / "photos", tmp_path / "a.csv"
-    command("predict", photos, "--weights", folder / "a.safetensors", "--csv", out)
+    monkeypatch.chdir(folder)  # the table folds long names
+    out = tmp_path / "a.csv"
+    command("predict", "photos", "--weights", "a.safetensors", "--csv", out)
     assert "0.png" in capfd.readouterr().out
     expected = np.asarray(jax.nn.softmax(outputs(folder, "fc8")))
     lines = list(csv.DictReader(out.read_text().splitlines()))
@@ -77,8 +78,9 @@ def test_predict(folder, tmp_path, capfd):
         )
 
 
-def test_predict_with_ten_views_and_weights_first(folder, capfd):
-    command("predict", folder / "a.safetensors", folder / "photos", "--views", "10")
+def test_predict_with_ten_views_and_weights_first(folder, capfd, monkeypatch):
+    monkeypatch.chdir(folder)
+    command("predict", "a.safetensors", "photos", "--views", "10")
     assert "2.png" in capfd.readouterr().out
 
 
@@ -181,7 +183,11 @@ def test_features_of_a_damaged_picture(folder, tmp_path, capfd):
     ("arguments", "message"),
     [
         (("features", "none.jpg", "--out", "f"), "none.jpg: No such file"),
-        (("features", "photos", "--out", "a.safetensors/f"), "--out a.safetensors/f: "),
+        (("features", "photos", "--out", "f.npy"), "f.npy: name a .safetensors file"),
+        (
+            ("features", "photos", "--out", "a.safetensors/f.safetensors"),
+            "--out a.safetensors/f",
+        ),
         (("predict", "none.jpg"), "none.jpg: No such file"),
         (("predict", "photos", "--csv", "photos"), "--csv photos: no file can be"),
         (("predict", "photos", "--csv", "a.safetensors/b"), "--csv a.safetensors/b: "),
@@ -201,12 +207,12 @@ def test_a_layer_that_the_weights_lack(folder, tmp_path):
     params = {k: v for k, v in PARAMS.items() if k.startswith("conv")}
     weights.save(params, tmp_path / "a.safetensors", NET, PROVENANCE)
     arguments = ["features", folder / "photos", "--weights", tmp_path / "a.safetensors"]
-    arguments += ["--out", tmp_path / "f", "--layer"]
+    arguments += ["--out", tmp_path / "f.safetensors", "--layer"]
     with pytest.raises(InputError, match="fc7: the weights have no fc6"):
         command(*arguments, "fc7")
     with pytest.raises(InputError, match="--layer fc9: choose from conv1_1, "):
         command(*arguments, "fc9")
-    assert not (tmp_path / "f.part").exists()
+    assert not (tmp_path / "f.safetensors.part").exists()
 
 
 def test_an_exported_program_runs_without_this_package(folder, tmp_path):
@@ -234,6 +240,8 @@ def test_convert(folder, tmp_path, capfd):
     for file in (tmp_path / "b.safetensors", folder / "a.safetensors"):
         with pytest.raises(InputError, match=f"{file}: exists already"):
             command("convert", folder / "a.safetensors", file)
+    with pytest.raises(InputError, match="b.pth: name a .safetensors file"):
+        command("convert", folder / "a.safetensors", tmp_path / "b.pth")
     loaded, _ = weights.load(tmp_path / "b.safetensors", NET)
     jax.tree.map(np.testing.assert_array_equal, loaded, PARAMS)
 

@@ -24,6 +24,9 @@ class Convert:
     mean: Path | None = None  # the mean image of Caffe, a .binaryproto
 
     def __call__(self) -> None:
+        suffix = ".stablehlo" if self.to == "stablehlo" else ".safetensors"
+        if self.out.suffix != suffix:
+            raise InputError(f"{self.out}: name a {suffix} file")
         if self.out.exists():
             raise InputError(f"{self.out}: exists already")
         net, params, provenance = weights.load_net(

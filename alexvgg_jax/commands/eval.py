@@ -1,6 +1,8 @@
 """The command `eval`."""
 
 import io
+import math
+import os
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from rich.progress import Progress
 
 from alexvgg_jax import evaluate, mistakes, paper, prepare, protocols, weights
 from alexvgg_jax.config import Data
-from alexvgg_jax.data.decode import Resize
+from alexvgg_jax.data.decode import MAX_PIXELS, Resize
 from alexvgg_jax.data.sources import Source, find_source, with_classes
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import check_place, write_bytes
@@ -97,9 +99,10 @@ class Eval:
             folder = Path(self.weights) if Path(self.weights).is_dir() else Path()
             print(mistakes.draw(source, fused, labels, folder))
         score = evaluate.score_predictions(fused, labels)
+        five = fused.shape[1] > 5  # otherwise every image is right
+        top5 = f"top-5 error {score.top5:.2f}%  " if five else ""
         print(
-            f"{called} loss {score.loss:.4f}  "
-            f"top-1 error {score.top1:.2f}%  top-5 error {score.top5:.2f}%  "
+            f"{called} loss {score.loss:.4f}  top-1 error {score.top1:.2f}%  {top5}"
             f"({len(fused):,} images of {source.about}; {self.protocol}, "
             f"{_counted(len(tests), 'net')}, {_scales(tests)} pixels)"
         )
@@ -203,10 +206,10 @@ def _check_net(
     if classes != source.classes or net.classes != len(classes):
         raise InputError(f"--fuse {name}: a net of other classes")
     for scale in scales:
-        if scale < net.image_size:
+        if scale < net.image_size or scale**2 > MAX_PIXELS:
             raise InputError(
-                f"--scales {scale}: at least {net.image_size}, the side of the net's "
-                "images"
+                f"--scales {scale}: from {net.image_size}, the side of the net's "
+                f"images, to {math.isqrt(MAX_PIXELS)}"
             )
         if scale == net.image_size and protocol in ("nine", "ten"):
             raise InputError(
@@ -301,10 +304,19 @@ def _read(path: Path) -> Outcome:
 
 def _check_same(other: str, one: Outcome, two: Outcome) -> None:
     """InputError unless two nets were tested on the same images and classes."""
-    for part in ("classes", "names", "labels"):
-        if not np.array_equal(getattr(one, part), getattr(two, part)):
-            what = "images" if part == "names" else part
+    for what, ours, theirs in (
+        ("classes", one.classes, two.classes),
+        ("images", _below_root(one.names), _below_root(two.names)),
+        ("labels", one.labels, two.labels),
+    ):
+        if not np.array_equal(ours, theirs):
             raise InputError(f"--fuse {other}: of other {what} than the first net's")
     p = two.probabilities
     if one.probabilities.shape != p.shape or not np.allclose(p.sum(axis=1), 1, 0, 1e-3):
         raise InputError(f"--fuse {other}: not a file of --save")
+
+
+def _below_root(names: Sequence[str]) -> list[str]:
+    """Names without their common start: a folder of images can be moved."""
+    start = len(os.path.commonprefix(names))
+    return [name[start:] for name in names]

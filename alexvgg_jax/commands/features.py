@@ -58,6 +58,8 @@ class Features:
             raise InputError(f"no images in {' '.join(map(str, self.pictures))}")
         if self.batch < 1:
             raise InputError(f"--batch {self.batch}: at least 1")
+        if self.out.suffix != ".safetensors":
+            raise InputError(f"--out {self.out}: name a .safetensors file")
         if self.out.exists():
             raise InputError(f"--out {self.out}: exists already")
         check_place(self.out, "--out")

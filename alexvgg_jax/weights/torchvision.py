@@ -172,6 +172,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a `.pth` file, read by torch without running code in it."""
+    if path.suffix == ".npz":
+        raise InputError(f"{path}: numpy's arrays, not weights of a net")
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
