@@ -125,7 +125,7 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
             ["train/a/1.png", "val/a/1.png"],
             ["folder set: only one class, a", "set: 2 images, 1 problem"],
         ),
-        ([], ["set: no ", "set: 0 images, 1 problem"]),
+        ([], ["set: not a folder", "set: 0 images, 1 problem"]),
         (
             ["a/1.png", "b/1.png"],
             ["for testing; `train --data.held-out N` te", "set: 2 images, 1 problem"],
