@@ -19,6 +19,7 @@ Data flows through these files, from top to bottom:
     weights         trained weights of other libraries, in and out
     perceptual      LPIPS, content and style: how different images look to a net
     mistakes        pictures of what a net confuses
+    boxes           overlap and merging of bounding boxes
     commands        the larger commands of the command line
 
 What they rest on:

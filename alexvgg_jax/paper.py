@@ -571,6 +571,8 @@ CLAIMS: dict[str, Claim] = {
             },
             "%",
         ),
+        code="alexvgg_jax.boxes.merge_boxes",
+        experiment="vgg_localise.py",
     ),
     "VGG Appendix B": Claim(
         short="Its features suit small data sets",

@@ -7,11 +7,22 @@ plots come from that file alone.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from _runs import VIEWS, Measured, Run, Trained, Views, at_rate, same_run, scaled
+from _runs import (
+    VIEWS,
+    Measured,
+    Run,
+    Trained,
+    Views,
+    at_rate,
+    describe,
+    same_run,
+    scaled,
+)
 
 from alexvgg_jax import paper, plots, results
+from alexvgg_jax.config import Data
 from alexvgg_jax.results import TEST, TRAINING, Arms, Finding, Record, Result, Verdict
 
 if TYPE_CHECKING:
@@ -43,6 +54,7 @@ class Experiment:
     measure: Callable[[Trained], Measured] | None = None  # beside the errors
     measures: tuple[str, ...] = ()  # names of its figures
     train: Callable[["Session"], None] | None = None  # other than every arm and seed
+    images: Callable[[Data], dict[str, Any]] = describe  # what a record says of them
     # Which records are shown; those of the arms' settings if there is no function.
     select: Callable[[Sequence[Record]], dict[str, list[Record]]] | None = None
     independent: bool = False  # arms are not compared with each other

@@ -17,7 +17,6 @@ from _runs import (
     Run,
     Trained,
     at_rate,
-    describe,
     errors,
     same_run,
     settings_of,
@@ -72,7 +71,7 @@ class Session:
         self.path = chosen.out / f"{experiment.name}.jsonl"
         self.runs = chosen.out / "runs" / experiment.name
         self.records = results.read(self.path)
-        self.data = describe(Data(chosen.data))  # of the whole set
+        self.data = experiment.images(Data(chosen.data))  # of the whole set
         self._described: dict[Data, dict[str, Any]] = {}
         self.commit, self.clean = results.commit()  # before anyone edits the code
         chosen.out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ class Session:
         """Return what a record says about the images of a run."""
         data = replace(run.data, name=self.chosen.data, held_out=0)
         if data not in self._described:
-            self._described[data] = describe(data)
+            self._described[data] = self.experiment.images(data)
         return self._described[data]
 
     def run(self, arm: str, seed: int) -> Run:

@@ -27,6 +27,7 @@ import network_sizes
 import vgg_depth
 import vgg_head
 import vgg_init
+import vgg_localise
 import vgg_small_filters
 from _ablation import Experiment, result_of
 from _session import draw, pictures
@@ -59,6 +60,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     vgg_small_filters.EXPERIMENT,
     vgg_init.EXPERIMENT,
     vgg_head.EXPERIMENT,
+    vgg_localise.EXPERIMENT,
 )
 
 

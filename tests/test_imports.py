@@ -11,7 +11,7 @@ PACKAGE = Path(alexvgg_jax.__file__).parent
 
 # A module imports from lower lines only. "" is the package itself.
 LEVELS = (
-    {"", "data", "errors", "paper"},
+    {"", "boxes", "data", "errors", "paper"},
     {"files", "results", "loss", "models.cpu", "data.decode"},
     {"page", "plots", "models.operations", "data.folder", "data.tfds"},
     {"models.layers"},

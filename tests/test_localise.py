@@ -1,0 +1,167 @@
+"""VGG Appendix A: pictures with known boxes, and what a net says of their places."""
+
+from dataclasses import replace
+
+import _pasted
+import chex
+import jax
+import jax.numpy as jnp
+import made
+import numpy as np
+import pytest
+import vgg_localise
+from _ablation import result_of
+from _pasted import SIDE
+from _session import Options, run
+from nets import stack
+from vgg_localise import ALL, ARMS, CENTRE, CROP, MERGED, PCR, SCR
+
+from alexvgg_jax.config import Optim
+from alexvgg_jax.models.layers import Dense, Pool
+from alexvgg_jax.models.vgg import VGG
+
+
+def inside(box):
+    """Rows and columns of a box in its picture."""
+    left, top = np.round(box[:2] - box[2:] / 2).astype(int)
+    right, bottom = np.round(box[:2] + box[2:] / 2).astype(int)
+    return np.s_[max(top, 0) : bottom, max(left, 0) : right]
+
+
+def test_boxes_hold_the_digits(monkeypatch):
+    """On black, the box has all strokes, and each of its sides touches one."""
+    again = _pasted.pictures(6, test=True)
+    for one, other in zip(_pasted.pictures(6, test=True), again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    monkeypatch.setattr(_pasted, "background", lambda *_: black.copy())
+    shown = _pasted.pictures(30, test=False)
+    for image, box in zip(shown.images, shown.boxes, strict=True):
+        assert (box[:2] >= box[2:] / 2).all() and (box[:2] + box[2:] / 2 <= SIDE).all()
+        digit = image[inside(box)].max(axis=2)
+        sides = digit[0], digit[-1], digit[:, 0], digit[:, -1]
+        assert min(side.max() for side in sides) >= 64  # half of the darkest colour
+        assert image.sum() == image[inside(box)].sum() > 0
+
+
+def test_a_window_sees_its_box():
+    """In units of the window, from its centre, wherever the window is."""
+    images = np.zeros((50, SIDE, SIDE, 3), np.uint8)
+    boxes = np.tile(np.float32([48, 40, 20, 10]), (50, 1))
+    images[:, *inside(boxes[0])] = 1
+    key = jax.random.key(0)
+    arrays = jnp.asarray(images), jnp.asarray(boxes)
+    cut = jax.jit(vgg_localise.random_windows)
+    windows, seen = map(np.asarray, cut(key, *arrays))
+    assert len(np.unique(seen[:, 0])) > 10 and len(np.unique(seen[:, 1])) > 10
+    for window, box in zip(windows, seen, strict=True):
+        expected = np.zeros((CROP, CROP, 3))
+        expected[inside(box * CROP + [CROP / 2, CROP / 2, 0, 0])] = 1
+        np.testing.assert_array_equal(window, expected)
+
+
+@pytest.mark.parametrize("views", [1, 9])
+@pytest.mark.parametrize("classes", [1, 10])
+def test_boxes_of_windows_lie_in_the_picture(views, classes):
+    """Nine windows at 0, 16 and 32 pixels, and the centre: what they see of one box is
+    that box. With a box a class, that of the true class."""
+    labels, box = np.array([3, 9]), np.array([50.0, 30, 20, 10])
+    places = [(x, y) for y in (0, 16, 32) for x in (0, 16, 32)] if views == 9 else []
+    outputs = np.full((views, 2, classes, 4), np.nan, np.float32)
+    for window, corner in zip(outputs, places or [(16, 16)], strict=True):
+        centre = (box[:2] - corner - CROP / 2) / CROP
+        window[[0, 1], labels % classes] = [*centre, *box[2:] / CROP]
+    found = vgg_localise.in_pixels(outputs.reshape(views, 2, -1), labels, views)
+    np.testing.assert_allclose(found, np.tile(box, (views, 2, 1)), rtol=1e-6)
+
+
+def judged(scr, pcr, every, merged):
+    experiment = vgg_localise.EXPERIMENT
+    errors = {SCR: scr, PCR: pcr, ALL: every}
+    records = [
+        made.record(
+            experiment, arm, seed, **{CENTRE: error + 0.1 * seed, MERGED: merged}
+        )
+        for arm, error in errors.items()
+        for seed in range(3)
+    ]
+    (finding,) = result_of(experiment, records).findings.values()
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        ((40.0, 35.0, 30.0, 20.0), "agrees: boxes per class; all layers; merged boxes"),
+        ((40.0, 35.0, 30.0, 40.0), "contradicts here: merged boxes"),
+        ((30.0, 35.0, 30.0, 20.0), "contradicts here: boxes per class"),
+        ((40.0, 35.0, 34.9, 20.0), "sign only: all layers"),
+        ((40.0, 35.0, 35.0, 20.0), "undecided: all layers"),
+    ],
+)
+def test_three_comparisons_decide(errors, verdict):
+    """VGG Appendix A: SCR against PCR, few layers against all, centre against merged;
+    the weakest one decides."""
+    finding = judged(*errors)
+    assert str(finding.verdict) == verdict
+    for arm, name in vgg_localise.PUBLISHED.items():
+        mean = dict(zip((SCR, PCR, ALL), errors[:3], strict=True))[arm] + 0.1
+        assert finding.figures[name].value == pytest.approx(mean)
+
+
+def test_training_leaves_the_layers_of_rate_0():
+    """Of two linear layers, the last one alone learns to see where the digit is."""
+    shown = _pasted.pictures(64, test=False)
+    stats = vgg_localise.statistics([shown.images])
+    net = stack(Pool("pool", 8, 8), Dense("fc7", 16), Dense("fc8", 4), image_size=CROP)
+    run_ = replace(ARMS[SCR], net=net, epochs=8)
+    run_ = replace(run_, optim=Optim(0.001, layer_rate={"fc7": 0.0}))
+    first = net.init(jax.random.key(0))
+    with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+        last = vgg_localise.fit(run_, first, shown, stats, vgg_localise.box_loss)
+
+    def distance(params):
+        (outputs,) = vgg_localise.look(net, params, shown, stats, 1)
+        boxes = shown.boxes - np.float32([SIDE / 2, SIDE / 2, 0, 0])
+        return np.linalg.norm(CROP * outputs - boxes)
+
+    chex.assert_trees_all_equal(last["fc7"], first["fc7"])
+    assert distance(last) < 0.5 * distance(first)
+
+
+def test_from_end_to_end(monkeypatch, tmp_path):
+    """An arm that has no record starts from a classification net, with a new last
+    layer. Nothing is trained again."""
+    fitted = []
+
+    def fit(run_, params, *_):
+        fitted.append((run_, params))
+        return params
+
+    def look(net, params, shown, stats, views):
+        assert params.keys() == net.param_shapes().keys()
+        return np.float32(np.arange(views * 8 * net.classes)).reshape(views, 8, -1)
+
+    def init(net, _):
+        shapes = net.param_shapes()
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+
+    monkeypatch.setattr(VGG, "init", init)
+    for name, fake in (("TRAIN", 32), ("TEST", 8), ("fit", fit), ("look", look)):
+        monkeypatch.setattr(vgg_localise, name, fake)
+    experiment = vgg_localise.EXPERIMENT
+    run(experiment, Options(seeds=1, epochs=2, arms=(PCR,), out=tmp_path))
+    result = run(experiment, Options(seeds=1, epochs=2, out=tmp_path))
+    names = [run_.name.removeprefix("vgg-a-") for run_, _ in fitted]
+    assert names == ["classes", "boxes", "classes", "boxes", "boxes"]
+    (_, of_classes), (first, of_boxes) = fitted[:2]
+    assert of_boxes.pop("fc8")["bias"].shape == (40,)
+    of_classes.pop("fc8")
+    chex.assert_trees_all_equal(of_boxes, of_classes)
+    fixed = [layer for layer in of_boxes if first.optim.layer_rate.get(layer) == 0]
+    assert fixed == [layer for layer in of_boxes if layer.startswith("conv")]
+    assert len(run(experiment, Options(seeds=1, epochs=2, out=tmp_path)).records) == 3
+    assert len(fitted) == 5
+    assert result.arms[PCR][0].data["train"] == 32
+    for name in ("vgg_localise", "vgg_localise-boxes"):
+        assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
