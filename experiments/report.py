@@ -25,6 +25,7 @@ import cifar_lrn
 import ilsvrc_history
 import network_sizes
 import vgg_depth
+import vgg_features
 import vgg_head
 import vgg_init
 import vgg_small_filters
@@ -59,6 +60,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     vgg_small_filters.EXPERIMENT,
     vgg_init.EXPERIMENT,
     vgg_head.EXPERIMENT,
+    vgg_features.EXPERIMENT,
 )
 
 
