@@ -587,6 +587,7 @@ CLAIMS: dict[str, Claim] = {
             },
             "%",
         ),
+        experiment="vgg_features.py --data PHOTOS --weights vgg16.safetensors",
     ),
 }
 

@@ -25,6 +25,7 @@ import cifar_lrn
 import ilsvrc_history
 import network_sizes
 import vgg_depth
+import vgg_features
 import vgg_head
 import vgg_init
 import vgg_localise
@@ -61,6 +62,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     vgg_init.EXPERIMENT,
     vgg_head.EXPERIMENT,
     vgg_localise.EXPERIMENT,
+    vgg_features.EXPERIMENT,
 )
 
 

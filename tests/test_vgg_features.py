@@ -1,0 +1,221 @@
+"""VGG Appendix B: linear SVMs on features of trained weights."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import _session
+import chex
+import cv2
+import jax
+import jax.numpy as jnp
+import made
+import numpy as np
+import pytest
+import vgg_features
+from _ablation import result_of
+from nets import random_params
+from vgg_features import AT, SCRATCH, STACKED, SVM, TUNED, UNTRAINED, FeatureOptions
+
+from alexvgg_jax import results, weights
+from alexvgg_jax.config import Data
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.models import build
+from alexvgg_jax.models.vgg import VGG
+from alexvgg_jax.results import TEST
+from alexvgg_jax.weights.provenance import Provenance
+
+NET = VGG(column="A", head="gap", width=1 / 32, image_size=32)
+COLOUR = np.array([120, 110, 100], np.float32)
+SMALL = FeatureOptions(seeds=2, size=32)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A folder of two classes, bright and dark, of another size."""
+    rng, folder = np.random.default_rng(0), tmp_path / "photographs"
+    for split, count in (("train", 8), ("test", 3)):
+        for name, most in (("bright", 256), ("dark", 64)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, most, (40, 50, 3), np.uint8)
+                cv2.imwrite(str(folder / split / name / f"{i}.png"), image)
+    return str(folder)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A file of the weights of NET's convolutions."""
+    return save(NET, tmp_path / "trained.safetensors")
+
+
+def save(net, file):
+    params = {k: v for k, v in random_params(net).items() if k.startswith("conv")}
+    weights.save(params, file, net, Provenance(format="ours", mean=COLOUR))
+    return str(file)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Runs that are not trained: the list of those asked for."""
+    asked = []
+
+    def train(_, run):
+        asked.append(run)
+        return SimpleNamespace(history=[])
+
+    monkeypatch.setattr(_session, "train_in", train)
+    monkeypatch.setattr(_session, "errors", lambda *_: {TEST: 50.0})
+    return asked
+
+
+def test_maps_are_averaged_over_positions_and_the_mirror_image(trained):
+    """VGG Appendix B: of any size. A mirror image has the features of its image."""
+    start = vgg_features.load(trained)
+    image = np.random.default_rng(0).integers(0, 256, (1, 48, 48, 3), np.uint8)
+    both = jnp.asarray(np.concatenate([image, image[:, :, ::-1]]))
+    compute = jax.jit(partial(vgg_features.describe, start.net))
+    described = compute(start.params, both, start.colour)
+
+    @jax.jit
+    def maps(images):
+        seen = images.astype(jnp.float32) - COLOUR[None, None, None]
+        return NET.apply(start.params, seen, train=False, until="pool5")[0]
+
+    expected = np.mean(maps(both), axis=(0, 1, 2))
+    assert expected.shape == (16,) and expected.std() > 1
+    np.testing.assert_allclose(described, [expected] * 2, 1e-4, 1e-4)
+
+
+def test_each_scale_alone_averaged_and_stacked(monkeypatch):
+    """VGG Appendix B: classes that only the last scale tells, whatever the length of
+    the vectors. The seed chooses the training images."""
+    monkeypatch.setattr(vgg_features, "COSTS", (1.0,))
+    rng = np.random.default_rng(0)
+    learnt, tested = np.repeat([0, 1], 20), np.repeat([0, 1], 20)
+
+    def noise(labels):
+        return rng.normal(size=(len(labels), 4))
+
+    def told(labels):
+        return rng.uniform(0.1, 9, (len(labels), 1)) * np.eye(4)[labels]
+
+    scales = [(noise(learnt), noise(tested)) for _ in range(2)]
+    scales.append((told(learnt), told(tested)))
+    found = vgg_features.svm_errors(scales, learnt, tested, seed=0)
+    assert list(found) == [TEST, STACKED, *AT.values()]
+    assert found[AT[2.0]] == 0
+    assert found[STACKED] < found[TEST] < min(found[AT[1.0]], found[AT[1.5]])
+    assert found != vgg_features.svm_errors(scales, learnt, tested, seed=1)
+
+
+def test_every_arm_is_recorded_once(
+    untrained, photographs, trained, tmp_path, monkeypatch
+):
+    """VGG Appendix B: SVMs on trained and untrained weights, whose features are
+    computed once for all seeds; nets that start from the same weights, and from none.
+    """
+    described, features = [], vgg_features.features
+
+    def describe(start, data):
+        described.append(start.params)
+        return features(start, data)
+
+    monkeypatch.setattr(vgg_features, "features", describe)
+    monkeypatch.setattr(_session, "draw", lambda *_: [])
+    chosen = replace(SMALL, data=photographs, weights=trained, out=tmp_path / "out")
+    vgg_features.main(chosen)
+    theirs, drawn = described
+    chex.assert_trees_all_equal(theirs, vgg_features.load(trained).params)
+    chex.assert_trees_all_equal(drawn, NET.init(jax.random.key(0)))
+    records = results.read(tmp_path / "out" / "vgg_features.jsonl")
+    arms = [SVM, SVM, UNTRAINED, UNTRAINED, TUNED, SCRATCH, TUNED, SCRATCH]
+    assert [record.arm for record in records] == arms
+    assert [r.seed for r in records] == [40, 41, 40, 41, 40, 40, 41, 41]
+    assert [run.init_from for run in untrained] == [trained, ""] * 2
+    assert len({record.extra["weights"] for record in records}) == 1
+    for record in records[:4]:
+        assert set(record.figures) == {TEST, STACKED, *AT.values()}
+        assert record.seconds > 0
+    own = vgg_features.experiment(replace(NET, image_size=32), SMALL.size)
+    assert set(result_of(own, records).arms) == set(own.arms)
+    vgg_features.main(chosen)
+    assert len(results.read(tmp_path / "out" / "vgg_features.jsonl")) == 8
+    other = save(replace(NET, column="B"), tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="vgg_features.jsonl: has records of other w"):
+        vgg_features.main(replace(chosen, weights=other))
+
+
+def test_wrong_options_are_one_line(photographs, trained, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="--data cifar10: --weights must name"):
+        vgg_features.main(replace(SMALL, data="cifar10"))
+    alexnet = save(build("alexnet-small"), tmp_path / "alexnet.safetensors")
+    with pytest.raises(InputError, match="--weights .*: of AlexNet, not of VGG"):
+        vgg_features.main(replace(SMALL, weights=alexnet))
+    monkeypatch.setattr(vgg_features, "FEWEST", 9)
+    chosen = replace(SMALL, data=photographs, weights=trained, out=tmp_path / "out")
+    with pytest.raises(InputError, match="photographs: a class has fewer than 9 im"):
+        vgg_features.main(chosen)
+
+
+def test_digits_are_halved_by_class(tmp_path, monkeypatch):
+    """A net learns the digits 0 to 4, and the arms learn 5 to 9."""
+    asked = []
+    monkeypatch.setattr(vgg_features, "train_in", lambda *run: asked.append(run))
+    monkeypatch.setattr(vgg_features, "share_compiled", lambda _: None)
+    chosen = vgg_features.rehearse(FeatureOptions(out=tmp_path))
+    ((folder, run),) = asked
+    assert chosen.weights == str(folder)
+    for split in ("train", "test"):
+        digits = vgg_features.find_source(Data(), split)
+        for name, least in ((run.data.name, 0), (chosen.data, 5)):
+            half = vgg_features.find_source(Data(name), split)
+            assert half.classes == tuple(map(str, range(least, least + 5)))
+            kept = (digits.labels() >= least) & (digits.labels() < least + 5)
+            assert half.count == kept.sum()
+            same = np.flatnonzero(digits.labels() == least)
+            images, _ = half.fetch(np.flatnonzero(half.labels() == 0))
+            assert sorted(map(bytes, images)) == sorted(
+                map(bytes, digits.fetch(same)[0])
+            )
+
+
+@pytest.mark.parametrize(
+    ("gain", "scales", "verdict"),
+    [
+        (20.0, 2.0, "agrees: three scales agrees"),
+        (20.0, -2.0, "agrees: three scales contradicts here"),
+        (0.0, 2.0, "undecided: three scales agrees"),
+        (-20.0, 0.0, "contradicts here: three scales undecided"),
+    ],
+)
+def test_features_are_compared_with_training_from_scratch(gain, scales, verdict):
+    """VGG Appendix B: the other arms do not decide."""
+
+    def errors(arm, seed):
+        noise = 0.1 * (seed % 2)
+        if arm == SVM:
+            return {TEST: 40 + noise, AT[1.5]: 40 + 2 * noise + scales}
+        return {TEST: 40 + gain + 2 * noise if arm == SCRATCH else 50.0}
+
+    assert str(judged(vgg_features.EXPERIMENT, errors).verdict) == verdict
+
+
+def judged(experiment, errors):
+    """The finding where a function of arm and seed gives a record's errors."""
+    svms = dict.fromkeys((STACKED, *AT.values()), 40.0)
+    records = [
+        made.record(experiment, arm, seed, **svms | errors(arm, seed))
+        for arm in experiment.arms
+        for seed in range(3)
+    ]
+    (finding,) = result_of(experiment, records).findings.values()
+    return finding
+
+
+def test_other_nets_than_d_and_e_test_nothing():
+    """VGG Appendix B: "D and E". The default is such a rehearsal."""
+    small = vgg_features.experiment(NET, 32)
+    found = judged(small, lambda arm, seed: {TEST: seed + 20.0 * (arm == SCRATCH)})
+    assert str(found.verdict) == "not tested: weights of net A, width 0.03125"
+    assert str(found.figures["from scratch minus SVM"]) == "20.00 ± 0.00 points"
