@@ -28,6 +28,8 @@ import vgg_depth
 import vgg_head
 import vgg_init
 import vgg_small_filters
+import vgg_testing
+import vgg_views
 from _ablation import Experiment, result_of
 from _session import draw, pictures
 
@@ -59,6 +61,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     vgg_small_filters.EXPERIMENT,
     vgg_init.EXPERIMENT,
     vgg_head.EXPERIMENT,
+    vgg_testing.EXPERIMENT,
 )
 
 
@@ -88,7 +91,7 @@ def experiments(shown: Mapping[str, results.Result]) -> str:
 def measured(every: Mapping[str, results.Result]) -> list[results.Result]:
     """Return the results that have records, and what is counted without any."""
     trained = [result for result in every.values() if result.arms]
-    return [*trained, network_sizes.result()]
+    return [*trained, network_sizes.result(), vgg_views.result()]
 
 
 def render() -> dict[Path, str]:
@@ -96,9 +99,9 @@ def render() -> dict[Path, str]:
     every = shown()
     board = measured(every)
     linked = {
-        each.name: [f"results/{p.name}" for p in pictures(each.name, RESULTS)]
-        for each in EXPERIMENTS
-    } | {page.FOREST: [f"results/{p.name}" for p in RESULTS.glob(f"{page.FOREST}.png")]}
+        name: [f"results/{picture.name}" for picture in pictures(name, RESULTS)]
+        for name in (*every, vgg_views.NAME, page.FOREST)
+    }
     readme = README.read_text(encoding="utf8")
     readme = page.insert(readme, "scoreboard", page.scoreboard(board))
     readme = page.insert(readme, "experiments", experiments(every))
@@ -111,6 +114,7 @@ def main() -> None:
     effects = page.effects(measured(shown()))
     plots.plot_forest(effects, RESULTS / f"{page.FOREST}.png")
     ilsvrc_history.draw(RESULTS / "ilsvrc_history.png")
+    vgg_views.draw(RESULTS / f"{vgg_views.NAME}.png")
     for path, text in render().items():
         write_text(text, path)
         print(f"wrote {path}")
