@@ -49,6 +49,7 @@ class Experiment:
     # Experiments with a net in common differ in their seeds, and so in their luck.
     first_seed: int = 0
     rates: tuple[float, ...] = ()  # each arm is trained at the best of these
+    digits_epochs: int = DIGITS_EPOCHS  # of the first arm on digits
     few_seeds: Mapping[str, int] = field(default_factory=dict)  # arms with fewer
     views: tuple[Views, ...] = ()
     measure: Callable[[Trained], Measured] | None = None  # beside the errors
@@ -78,7 +79,7 @@ class Experiment:
 
     def full_epochs(self, arm: str, data_set: str) -> int:
         """The fewest epochs of the first arm that test a claim."""
-        return DIGITS_EPOCHS if data_set == DIGITS else self.first(arm).epochs
+        return self.digits_epochs if data_set == DIGITS else self.first(arm).epochs
 
     def figures(self, run: Run) -> set[str]:
         """The names of the figures that a run's record must have."""

@@ -17,10 +17,18 @@ from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Views, centre
 from alexvgg_jax.config import Data, Mesh, Run, from_settings, to_settings
 from alexvgg_jax.data.batches import eval_batches
-from alexvgg_jax.data.sources import Source, find_rest, find_source, open_source
+from alexvgg_jax.data.decode import scale_short
+from alexvgg_jax.data.sources import (
+    Source,
+    find_rest,
+    find_source,
+    numbered,
+    open_source,
+)
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loop import Trained
 from alexvgg_jax.models import build
+from alexvgg_jax.protocols import Protocol
 from alexvgg_jax.recipes import RECIPES
 from alexvgg_jax.results import GAP, TEST, TOP5, TRAINING
 
@@ -153,6 +161,33 @@ def predict(trained: Trained, views: Views = 1) -> tuple[np.ndarray, np.ndarray]
     parts = [evaluate.predict(work, trained.params, s, views) for s in sources]
     probabilities, labels = zip(*parts, strict=True)
     return np.concatenate(probabilities), np.concatenate(labels)
+
+
+def some_tests(trained: Trained, share: float) -> Source:
+    """Return a share of the test images, spread over the set, in whole batches."""
+    test, batch = trained.work.test_source, trained.work.run.batch
+    count = max(1, int(share * test.count) // batch) * batch
+    chosen = np.linspace(0, test.count - 1, min(count, test.count))
+    return numbered(test, chosen.astype(np.int64))
+
+
+def predict_scale(
+    trained: Trained, source: Source, protocol: Protocol, scale: int
+) -> np.ndarray:
+    """VGG §3.2: return the probabilities of images whose short side is scaled to so
+    many pixels. The net subtracts a colour."""
+    work = trained.work
+    colour = np.asarray(work.stats.mean).mean(axis=(0, 1), keepdims=True)
+    return evaluate.predict_pictures(
+        work.net,
+        trained.params,
+        source,
+        protocol,
+        (scale,),
+        colour,
+        scale_short,
+        work.run.batch,
+    ).probabilities
 
 
 def mean_errors(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -24,12 +24,14 @@ import cifar_ladder
 import cifar_lrn
 import ilsvrc_history
 import network_sizes
+import testing_views
 import vgg_depth
 import vgg_features
 import vgg_head
 import vgg_init
 import vgg_localise
 import vgg_small_filters
+import vgg_testing
 from _ablation import Experiment, result_of
 from _session import draw, pictures
 
@@ -63,6 +65,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     vgg_head.EXPERIMENT,
     vgg_localise.EXPERIMENT,
     vgg_features.EXPERIMENT,
+    vgg_testing.EXPERIMENT,
 )
 
 
@@ -92,7 +95,7 @@ def experiments(shown: Mapping[str, results.Result]) -> str:
 def measured(every: Mapping[str, results.Result]) -> list[results.Result]:
     """Return the results that have records, and what is counted without any."""
     trained = [result for result in every.values() if result.arms]
-    return [*trained, network_sizes.result()]
+    return [*trained, network_sizes.result(), testing_views.result()]
 
 
 def render() -> dict[Path, str]:
@@ -100,9 +103,9 @@ def render() -> dict[Path, str]:
     every = shown()
     board = measured(every)
     linked = {
-        each.name: [f"results/{p.name}" for p in pictures(each.name, RESULTS)]
-        for each in EXPERIMENTS
-    } | {page.FOREST: [f"results/{p.name}" for p in RESULTS.glob(f"{page.FOREST}.png")]}
+        name: [f"results/{picture.name}" for picture in pictures(name, RESULTS)]
+        for name in (*every, testing_views.NAME, page.FOREST)
+    }
     readme = README.read_text(encoding="utf8")
     readme = page.insert(readme, "scoreboard", page.scoreboard(board))
     readme = page.insert(readme, "experiments", experiments(every))
@@ -115,6 +118,7 @@ def main() -> None:
     effects = page.effects(measured(shown()))
     plots.plot_forest(effects, RESULTS / f"{page.FOREST}.png")
     ilsvrc_history.draw(RESULTS / "ilsvrc_history.png")
+    testing_views.draw(RESULTS / f"{testing_views.NAME}.png")
     for path, text in render().items():
         write_text(text, path)
         print(f"wrote {path}")

@@ -27,12 +27,15 @@ import vgg_depth
 import vgg_head
 import vgg_init
 import vgg_small_filters
+import vgg_testing
 from _ablation import CHOOSES, Experiment, ablation, result_of
 from _runs import SMALL, recipe, same_run, settings_of, small_vgg, train_in, with_net
 from _session import Options, run
 
 from alexvgg_jax import results
-from alexvgg_jax.config import to_settings
+from alexvgg_jax.config import Data, to_settings
+from alexvgg_jax.data.decode import fit
+from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError
 from alexvgg_jax.files import write_json
 from alexvgg_jax.loop import Epoch
@@ -88,6 +91,7 @@ def changed(run_, base):
 
 SHORTER = {"epochs", "drop_epochs"}
 OF_VGG = changed(small_vgg("vgg-a"), SMALL)  # twelve epochs, and the net
+OF_PHOTOGRAPHS = {"size", "crop", "jitter_from", "mean", "batch", "dropout"}
 OF_SUBSET = {"count", "colour_epochs"} | SHORTER
 
 
@@ -106,6 +110,7 @@ OF_SUBSET = {"count", "colour_epochs"} | SHORTER
         (vgg_small_filters, "B", OF_VGG, 2),
         (vgg_init, "A, glorot", OF_VGG | SHORTER, 5),
         (vgg_head, "fully connected (paper)", OF_VGG, 1),
+        (vgg_testing, vgg_testing.D, OF_VGG | OF_PHOTOGRAPHS, 2),
     ],
 )
 def test_the_papers_arm_is_the_small_net_and_others_differ_in_little(
@@ -125,6 +130,7 @@ def test_no_two_ablations_train_the_same_net():
     modules = (alexnet_lrn, alexnet_pool, alexnet_augment, alexnet_towers)
     modules += (alexnet_decay, alexnet_init, alexnet_depth, alexnet_batch)
     modules += (alexnet_dropout, vgg_depth, vgg_small_filters, vgg_init, vgg_head)
+    modules += (vgg_testing,)
     trained = [
         {str(settings_of(replace(run_, seed=seed)))}
         for experiment in (module.EXPERIMENT for module in modules)
@@ -405,6 +411,63 @@ def test_an_ensemble_averages_each_choice_of_nets(untrained, monkeypatch, tmp_pa
     assert len(untrained) == 7
     with pytest.raises(InputError, match="--seeds 3: always 7 nets"):
         run(alexnet_ensemble.EXPERIMENT, Options(seeds=3, epochs=1, out=tmp_path))
+
+
+def test_a_net_is_tested_at_scales_near_its_own(monkeypatch):
+    """VGG Table 4, VGG Table 5: three scales are averaged, dense and crops too."""
+
+    def predict(trained, source, protocol, scale):
+        return np.full((2, 3), scale + (0.5 if protocol == "multi-crop" else 0.0))
+
+    monkeypatch.setattr(vgg_testing, "predict_scale", predict)
+    monkeypatch.setattr(vgg_testing, "some_tests", lambda *_: None)
+    for arm, near in {"D, S 72": (64, 72, 80), vgg_testing.E: (72, 100, 128)}.items():
+        work = SimpleNamespace(run=vgg_testing.ARMS[arm])
+        seen = vgg_testing.look(SimpleNamespace(work=work))
+        expected = {}
+        for way, more in {"dense": 0.0, "multi-crop": 0.5, "both": 0.25}.items():
+            expected |= {f"{way}, Q {q}": q + more for q in {*near, 128}}
+            expected[f"{way}, one scale"] = near[1] + more
+            expected[f"{way}, three scales"] = np.mean(near) + more
+        assert {name: found.mean() for name, found in seen.items()} == expected
+
+
+def test_some_images_are_spread_over_the_test_set():
+    """In whole batches, so that each program is compiled for one shape."""
+    test = open_source(Data("digits", size=8), "test")
+    run_ = SimpleNamespace(batch=32)
+    trained = SimpleNamespace(work=SimpleNamespace(test_source=test, run=run_))
+    some, every = _runs.some_tests(trained, 0.25), test.labels()
+    assert some.count == 64 and some.labels()[[0, -1]].tolist() == [every[0], every[-1]]
+    chosen = [
+        int(picture.name[7:-1]) for picture in some.pictures(np.arange(64), (8,), fit)
+    ]
+    assert set(np.diff(chosen)) == {5, 6}
+
+
+def test_two_nets_are_averaged_image_by_image(untrained, monkeypatch, tmp_path):
+    """VGG Table 6: D and E of a seed, which are not trained again for their record."""
+    d, e = np.eye(3)[[0, 1, 1, 0]], 0.9 * np.eye(3)[[0, 2, 2, 2]]
+    truth = SimpleNamespace(labels=lambda: np.array([0, 1, 2, 2]))
+
+    names, nets = vgg_testing.EXPERIMENT.measures, [d, e]
+
+    def look(_):
+        return dict.fromkeys(names, nets.pop(0))
+
+    monkeypatch.setattr(vgg_testing, "look", look)
+    monkeypatch.setattr(vgg_testing, "errors", lambda _: {TEST: 1.0})
+    monkeypatch.setattr(vgg_testing, "some_tests", lambda *_: truth)
+    experiment = replace(vgg_testing.EXPERIMENT, measure=None, judge=lambda _: {})
+    experiment = replace(experiment, draw=lambda *_: None)
+    chosen = Options(seeds=1, epochs=1, arms=(vgg_testing.FUSED,), out=tmp_path)
+    run(experiment, chosen)
+    assert [name for name, _ in untrained] == ["D_S_72_128_-seed0", "E_S_72_128_-seed0"]
+    (record,) = results.read(tmp_path / "vgg_testing.jsonl")
+    # E is right about the last two images, but D is surer.
+    assert record.figures["dense, one scale"] == 50.0
+    run(experiment, chosen)
+    assert len(untrained) == 2
 
 
 def test_imagenet_averages_its_nets(untrained, monkeypatch, tmp_path):

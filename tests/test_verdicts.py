@@ -24,6 +24,7 @@ import pytest
 import vgg_depth
 import vgg_init
 import vgg_small_filters
+import vgg_testing
 from _ablation import result_of
 from _runs import TEN, recipe
 
@@ -31,6 +32,7 @@ from alexvgg_jax import paper
 from alexvgg_jax.paper import Figure
 from alexvgg_jax.results import GAP, TEST, TRAINING, Verdict, estimate
 
+TESTED = dict.fromkeys(vgg_testing.EXPERIMENT.measures, 40.0)
 WORDS = [(5.0, "agrees"), (0.0, "undecided"), (-5.0, "contradicts here")]
 # experiment, claim, the arm that the claim says is worse, the paper's, by which figure
 DECIDED = [
@@ -237,6 +239,47 @@ def test_the_weaker_step_decides(errors, word):
 
     findings = judged(vgg_small_filters.EXPERIMENT, figures)
     assert findings["VGG §4.1 1x1"].verdict.word == word
+
+
+@pytest.mark.parametrize(
+    ("tag", "arms", "figure"),
+    [
+        ("VGG §4.1 jitter", [vgg_testing.D], "multi-crop, one scale"),
+        ("VGG Table 4", [vgg_testing.D, vgg_testing.E], "multi-crop, three scales"),
+        ("VGG Table 6", [vgg_testing.FUSED], "multi-crop, three scales"),
+    ],
+)
+@pytest.mark.parametrize(("points", "word"), WORDS)
+def test_what_decides_how_a_net_is_tested(tag, arms, figure, points, word):
+    """VGG §4.1 jitter, VGG Table 4, VGG Table 6: against both fixed scales, one test
+    scale, and each of two nets."""
+
+    def figures(arm, seed):
+        lower = {figure: 40.0 - points + noise(seed)} if arm in arms else {}
+        return TESTED | lower
+
+    finding = judged(vgg_testing.EXPERIMENT, figures)[tag]
+    assert finding.verdict.word == word
+    assert next(iter(finding.figures.values())).value == pytest.approx(-points, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("errors", "word"),
+    [
+        ((41.0, 40.5, 40.0), "agrees"),
+        ((41.0, 40.0, 40.0), "undecided"),
+        ((40.0, 40.5, 39.5), "contradicts here"),
+        ((41.0, 40.95, 40.0), "sign only"),
+        ((80.0, 40.0, 50.0), "not tested"),
+    ],
+)
+def test_crops_beat_dense_and_both_beat_either(errors, word):
+    """VGG Table 5: of the nets with jitter, over three scales."""
+    names = [f"{way}, three scales" for way in vgg_testing.WAYS]
+    figures = TESTED | dict(zip(names, errors, strict=True))
+    finding = judged(vgg_testing.EXPERIMENT, lambda *_: figures)["VGG Table 5"]
+    assert finding.verdict.word == word
+    assert finding.figures["E, both, top-1"].value == errors[2]
 
 
 @pytest.mark.parametrize(

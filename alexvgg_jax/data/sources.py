@@ -204,7 +204,7 @@ def _part_of(source: Source, held_out: int, split: Split) -> Source:
     if split == "train":
         chosen = np.setdiff1d(np.arange(source.count), chosen)
     about = f"{source.about}, {held_out:,} of {source.count:,} held out"
-    return replace(_numbered(source, chosen), about=about)
+    return replace(numbered(source, chosen), about=about)
 
 
 def _subset(source: Source, chosen: np.ndarray, data: Data) -> Source:
@@ -215,10 +215,10 @@ def _subset(source: Source, chosen: np.ndarray, data: Data) -> Source:
     about = f"{source.about}, {how}{data.count:,} of {source.count:,}"
     content = source.digest.encode() + chosen.astype("<i8").tobytes()
     digest = hashlib.sha256(content).hexdigest()
-    return replace(_numbered(source, chosen), about=about, digest=digest)
+    return replace(numbered(source, chosen), about=about, digest=digest)
 
 
-def _numbered(source: Source, chosen: np.ndarray) -> Source:
+def numbered(source: Source, chosen: np.ndarray) -> Source:
     """The images of these numbers, in this order."""
     return replace(
         source,
