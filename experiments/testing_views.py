@@ -80,14 +80,14 @@ def draw(path: Path) -> None:
     figure = plots.new_figure(7.2, 4.2)
     panels = figure.subplots(2, 3)
     for axes, (protocol, views) in zip(panels[0], DRAWN.items(), strict=True):
-        shape = scale_short(photo, SCALES[0]).shape
-        seen, mirrored = crops(*shape, views), len(VIEWS[views][1]) > 1
+        height, width = shape = scale_short(photo, SCALES[0]).shape[:2]
+        seen, mirrored = crops(height, width, views), len(VIEWS[views][1]) > 1
         count = f"{len(seen)} x 2" if mirrored else f"{len(seen)}"
         _draw_squares(axes, photo, shape, seen)
         axes.set_title(f"{protocol}, Q {SCALES[0]}: {count}", fontsize="small")
     for axes, scale in zip(panels[1], SCALES, strict=True):
-        shape = scale_short(photo, scale).shape
-        seen = positions(*shape)
+        height, width = shape = scale_short(photo, scale).shape[:2]
+        seen = positions(height, width)
         _draw_squares(axes, photo, shape, seen)
         axes.set_title(f"dense, Q {scale}: {len(seen)} x 2", fontsize="small")
     text = "the first and the last square that VGG's net D sees, and the middle of all"
