@@ -22,6 +22,7 @@ from alexvgg_jax.config import Data
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import build
 from alexvgg_jax.models.vgg import VGG
+from alexvgg_jax.optim import learning_rate
 from alexvgg_jax.results import TEST
 from alexvgg_jax.weights.provenance import Provenance
 
@@ -88,8 +89,8 @@ def test_maps_are_averaged_over_positions_and_the_mirror_image(trained):
 
 
 def test_each_scale_alone_averaged_and_stacked(monkeypatch):
-    """VGG Appendix B: classes that only the last scale tells, whatever the length of
-    the vectors. The seed chooses the training images."""
+    """VGG Appendix B: classes that only the last scale tells. An image's vectors can
+    have any length. The seed chooses the training images."""
     monkeypatch.setattr(vgg_features, "COSTS", (1.0,))
     rng = np.random.default_rng(0)
     learnt, tested = np.repeat([0, 1], 20), np.repeat([0, 1], 20)
@@ -98,7 +99,7 @@ def test_each_scale_alone_averaged_and_stacked(monkeypatch):
         return rng.normal(size=(len(labels), 4))
 
     def told(labels):
-        return rng.uniform(0.1, 9, (len(labels), 1)) * np.eye(4)[labels]
+        return np.eye(4)[labels]
 
     scales = [(noise(learnt), noise(tested)) for _ in range(2)]
     scales.append((told(learnt), told(tested)))
@@ -106,6 +107,9 @@ def test_each_scale_alone_averaged_and_stacked(monkeypatch):
     assert list(found) == [TEST, STACKED, *AT.values()]
     assert found[AT[2.0]] == 0
     assert found[STACKED] < found[TEST] < min(found[AT[1.0]], found[AT[1.5]])
+    lengths = rng.uniform(0.01, 100, (40, 1))
+    scaled = [(train * lengths, test * lengths) for train, test in scales]
+    assert found == vgg_features.svm_errors(scaled, learnt, tested, seed=0)
     assert found != vgg_features.svm_errors(scales, learnt, tested, seed=1)
 
 
@@ -156,6 +160,14 @@ def test_wrong_options_are_one_line(photographs, trained, tmp_path, monkeypatch)
     chosen = replace(SMALL, data=photographs, weights=trained, out=tmp_path / "out")
     with pytest.raises(InputError, match="photographs: a class has fewer than 9 im"):
         vgg_features.main(chosen)
+
+
+def test_all_layers_are_tuned_at_a_hundredth_of_the_rate():
+    """The recipe's tenth is too much for the trained convolutions."""
+    optim = vgg_features.EXPERIMENT.arms[TUNED].optim
+    rates = [learning_rate(optim, epoch, []) for epoch in (4, 5, 9)]
+    assert rates == pytest.approx([1e-3, 1e-5, 1e-5])
+    assert optim.frozen_epochs == 5
 
 
 def test_digits_are_halved_by_class(tmp_path, monkeypatch):
@@ -215,7 +227,9 @@ def judged(experiment, errors):
 
 def test_other_nets_than_d_and_e_test_nothing():
     """VGG Appendix B: "D and E". The default is such a rehearsal."""
-    small = vgg_features.experiment(NET, 32)
-    found = judged(small, lambda arm, seed: {TEST: seed + 20.0 * (arm == SCRATCH)})
-    assert str(found.verdict) == "not tested: weights of net A, width 0.03125"
+    for width in (1 / 32, 1.0):
+        other = vgg_features.experiment(replace(NET, width=width), 32)
+        found = judged(other, lambda arm, seed: {TEST: seed + 20.0 * (arm == SCRATCH)})
+        verdict = f"not tested: weights of net A, width {width:g}"
+        assert str(found.verdict) == verdict
     assert str(found.figures["from scratch minus SVM"]) == "20.00 ± 0.00 points"
