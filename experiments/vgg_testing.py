@@ -147,8 +147,9 @@ def train(session: Session) -> None:
     wanted = session.chosen.arms or tuple(ARMS)
     for seed in session.seeds(D):
         runs = {arm: session.run(arm, seed) for arm in wanted}
-        for arm in {SMALL, LARGE} & runs.keys():
-            session.record(arm, runs.pop(arm))
+        for arm in (SMALL, LARGE):
+            if arm in runs:
+                session.record(arm, runs.pop(arm))
         missing = [arm for arm, run in runs.items() if not session.known(arm, run)]
         if missing:
             for record in _pair(session, seed):

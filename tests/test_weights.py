@@ -3,6 +3,7 @@ they do."""
 
 import functools
 import json
+import zipfile
 from dataclasses import replace
 
 import jax
@@ -372,6 +373,20 @@ def test_a_hostile_file_is_one_line(name, tmp_path):
     with pytest.raises(InputError) as error:
         weights.load(tmp_path / "a", VGG)
     assert str(tmp_path / "a") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_zip_bomb_is_one_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("archive/data.pkl", bytes(10**7))
+    with pytest.raises(InputError, match="its parts are larger than the file"):
+        weights.load(tmp_path / "a.pth", VGG)
+
+
+def test_arrays_of_numpy_are_no_weights(tmp_path):
+    """As `eval --save` writes them. They are a zip file, as torch's are."""
+    np.savez(tmp_path / "a.npz", probabilities=np.ones(3))
+    with pytest.raises(InputError, match="a.npz: arrays of numpy, not the weights"):
+        weights.load(tmp_path / "a.npz", VGG)
 
 
 @pytest.mark.parametrize(

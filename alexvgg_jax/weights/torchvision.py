@@ -172,15 +172,13 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a `.pth` file, read by torch without running code in it."""
-    if path.suffix == ".npz":
-        raise InputError(f"{path}: numpy's arrays, not weights of a net")
+    _check_zip(path)
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             f"{path}: needs torch (pip install torch), or save it as .safetensors"
         ) from None
-    _check_zip(path)
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
         tensors = dict(loaded.get("state_dict", loaded))
@@ -204,15 +202,17 @@ def _numpy(torch: Any, tensor: Any) -> np.ndarray:
 
 
 def _check_zip(path: Path) -> None:
-    """InputError if the parts of a zip file are larger than the file: torch stores
-    them uncompressed."""
+    """InputError if a zip file has numpy's arrays, or if its parts are larger than the
+    file: torch stores them uncompressed."""
     try:
         if not zipfile.is_zipfile(path):
             return
         with zipfile.ZipFile(path) as file:
-            size = sum(part.file_size for part in file.infolist())
+            parts = file.infolist()
     except Exception as error:  # a damaged file can raise any
         kind = type(error).__name__
         raise InputError(f"{path}: not a state dict of torch ({kind})") from None
-    if size > path.stat().st_size:
+    if parts and all(part.filename.endswith(".npy") for part in parts):
+        raise InputError(f"{path}: arrays of numpy, not the weights of a net")
+    if sum(part.file_size for part in parts) > path.stat().st_size:
         raise InputError(f"{path}: its parts are larger than the file")
