@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-CLOSE = 0.5  # boxes whose IoU is at least this are merged
+MERGE_IOU = 0.5  # boxes that overlap at least this much are merged
 
 
 class Merged(NamedTuple):
@@ -38,7 +38,6 @@ def iou(
 def merge_boxes(
     boxes: Float[np.ndarray, "boxes 4"],
     scores: Float[np.ndarray, " boxes"],
-    close: float = CLOSE,
 ) -> Merged:
     """VGG Appendix A: merge the predictions of one object greedily, then rate them.
 
@@ -52,7 +51,7 @@ def merge_boxes(
     while len(boxes) > 1:
         overlap = np.triu(iou(boxes[:, None], boxes[None]), k=1)
         pair = np.unravel_index(overlap.argmax(), overlap.shape)
-        if overlap[pair] < close:
+        if overlap[pair] < MERGE_IOU:
             break
         pair = list(pair)
         merged = np.average(boxes[pair], axis=0, weights=weights[pair])

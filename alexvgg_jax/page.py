@@ -21,6 +21,7 @@ from alexvgg_jax.results import (
 )
 
 FOREST = "claims"  # the name of the picture of all effects
+NOT_MEASURED = ("counted", "not tested")  # verdicts without an effect
 
 PREFACE = """\
 `python experiments/report.py` renders this page and its plots from the records in
@@ -135,7 +136,7 @@ def effects(results: Sequence[Result]) -> list[tuple[str, Figure, Figure]]:
     for tag, (_, finding) in _findings(results).items():
         claim = paper.claim(tag)
         for name, ours in finding.figures.items():
-            if name in claim.published and finding.verdict.word != "counted":
+            if name in claim.published and finding.verdict.word not in NOT_MEASURED:
                 pairs.append((f"{claim.short} ({tag})", claim.published[name], ours))
                 break
     return pairs
@@ -149,9 +150,10 @@ def _effect(claim: Claim) -> tuple[str, str]:
 
 def _first(claim: Claim, finding: Finding) -> tuple[str, str]:
     """The figure that stands for the claim: published and ours."""
+    tested = finding.verdict.word != "not tested"
     for name, ours in finding.figures.items():
         if name in claim.published:
-            return str(claim.published[name]), str(ours)
+            return str(claim.published[name]), str(ours) if tested else "-"
     return "-", next(map(str, finding.figures.values()), "-")
 
 

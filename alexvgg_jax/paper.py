@@ -538,9 +538,9 @@ CLAIMS: dict[str, Claim] = {
         experiment="vgg_testing.py --data FOLDER",
     ),
     "VGG Table 6": Claim(
-        short="Averaging D and E beats seven nets",
-        sentence="Averaging the softmax of D and E alone beats the seven nets of the "
-        "ILSVRC submission.",
+        short="Averaging D and E lowers the error",
+        sentence="Averaging the softmax of D and E beats each of them, and the seven "
+        "nets of the ILSVRC submission.",
         published=_figures(
             {
                 "top-1 error, D and E minus D": -0.7,
@@ -588,6 +588,13 @@ CLAIMS: dict[str, Claim] = {
         "crop, IoU 0.5), and its merged dense boxes won the challenge.",
         published=_figures(
             {
+                "localisation error, PCR minus SCR": -2.1,
+                "localisation error, all layers minus fully-connected layers": -1.2,
+            },
+            "points",
+        )
+        | _figures(
+            {
                 "first two fc layers fine-tuned, SCR, localisation error": 36.4,
                 "first two fc layers fine-tuned, PCR, localisation error": 34.3,
                 "all layers fine-tuned, PCR, localisation error": 33.1,
@@ -600,8 +607,9 @@ CLAIMS: dict[str, Claim] = {
     ),
     "VGG Appendix B": Claim(
         short="Its features suit small data sets",
-        sentence="The 4096-d features of D and E, averaged over positions and scales "
-        "and L2-normalised, feed a linear SVM that does well on small data sets.",
+        sentence="The 4096-d features of D and E, averaged over positions, averaged or "
+        "stacked over scales, and L2-normalised, feed a linear SVM that does well on "
+        "small data sets.",
         published=_figures(
             {
                 "VOC-2007, mAP": 89.7,

@@ -67,8 +67,15 @@ def at_rate(run: Run, rate: float) -> Run:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return the run as JSON."""
+    """Return the run as JSON. Of a path only the last name is kept: records go into
+    other people's checkouts."""
+    data = replace(run.data, name=_last_name(run.data.name))
+    run = replace(run, data=data, init_from=_last_name(run.init_from))
     return json.loads(json.dumps(to_settings(run)))
+
+
+def _last_name(path: str) -> str:
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def same_run(settings: Mapping[str, Any], run: Run) -> bool:
@@ -174,8 +181,8 @@ def some_tests(trained: Trained, share: float) -> Source:
 def predict_scale(
     trained: Trained, source: Source, protocol: Protocol, scale: int
 ) -> np.ndarray:
-    """VGG §3.2: return the probabilities of images whose short side is scaled to so
-    many pixels. The net subtracts a colour."""
+    """VGG §3.2: return the probabilities of images whose short side is scaled to
+    `scale` pixels. The net subtracts a colour."""
     work = trained.work
     colour = np.asarray(work.stats.mean).mean(axis=(0, 1), keepdims=True)
     return evaluate.predict_pictures(

@@ -72,6 +72,7 @@ class Session:
         self.runs = chosen.out / "runs" / experiment.name
         self.records = results.read(self.path)
         self.data = experiment.images(Data(chosen.data))  # of the whole set
+        self.extra: dict[str, Any] = {}  # in every record
         self._described: dict[Data, dict[str, Any]] = {}
         self.commit, self.clean = results.commit()  # before anyone edits the code
         chosen.out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,7 @@ class Session:
             trained = self.train(arm, run)
         except Diverged as end:
             console.print(f"{end}; it counts as chance")
-            return self.add(self._diverged(arm, run))
+            return self.add(self.diverged(arm, run))
         figures, extra = errors(trained, self.experiment.views), {}
         if self.experiment.measure:
             more, extra = self.experiment.measure(trained)
@@ -192,10 +193,10 @@ class Session:
             seconds=round(sum((epoch.seconds for epoch in history), 0.0), 1),
             figures={k: round(value, 6) for k, value in figures.items()},
             curves=curves,
-            extra=dict(extra or {}),
+            extra=self.extra | dict(extra or {}),
         )
 
-    def _diverged(self, arm: str, run: Run) -> Record:
+    def diverged(self, arm: str, run: Run) -> Record:
         """The record of guessing: what a net that diverged can do."""
         top1, top5 = (100 - 100 * min(k / self.data["classes"], 1.0) for k in (1, 5))
         names = (*self.experiment.figures(run), TEST, TRAINING)

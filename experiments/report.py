@@ -3,6 +3,7 @@
 python experiments/report.py
 """
 
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,10 +85,11 @@ def experiments(shown: Mapping[str, results.Result]) -> str:
         records = shown[each.name].records
         script = f"{each.name.removesuffix('_2010').removesuffix('_2012')}.py"
         claim = (each.about or "").partition("\n")[0].rstrip(".")
-        known = [(r.seconds, r.machine["cores"]) for r in records if r.seconds]
-        hours = sum(seconds * cores for seconds, cores in known) / 3600
-        complete = len(known) == len(records) > 0
-        lines[script] = (f"`{script}`", claim, f"{hours:.1f}" if complete else "-")
+        hours, seconds = "-", [record.seconds for record in records]
+        if records and None not in seconds:
+            cores = [record.machine["cores"] for record in records]
+            hours = f"{sum(map(operator.mul, seconds, cores)) / 3600:.1f}"
+        lines[script] = (f"`{script}`", claim, hours)
     columns = ("script", "claim", "hours of one CPU core")
     return "\n".join(page.table(columns, list(lines.values())))
 

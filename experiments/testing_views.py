@@ -39,11 +39,11 @@ Corner = tuple[int, int]  # the top and the left side of a square, in pixels
 
 def result() -> Result:
     """Return a result without records: the number of crops, and what they cost."""
-    places, flips = VIEWS[50]
-    crops = len(places) * len(flips)
+    flips = VIEWS[50][1]
+    counts = [len({*crops(q, 2 * q, 50)}) * len(flips) for q in SCALES]  # 2:1 images
     ours = {
-        "crops a scale": Figure(crops),
-        "crops over three scales": Figure(crops * len(SCALES)),
+        "crops a scale": Figure(counts[0]),
+        "crops over three scales": Figure(sum(counts)),
     }
     published = paper.claim(TAG).published
     same = all(published[name].value == figure.value for name, figure in ours.items())
@@ -67,7 +67,8 @@ def crops(height: int, width: int, views: Views) -> list[Corner]:
 
 
 def positions(height: int, width: int) -> list[Corner]:
-    """Return the squares that the positions of the score map see."""
+    """Return the 224-pixel windows that the positions of the score map stand for. (The
+    net sees beyond them, where a window alone has zeros.)"""
     rows, columns = map_sizes(slide(NET), np.array([[height, width]]))[-1, 0]
     return [(STRIDE * y, STRIDE * x) for y in range(rows) for x in range(columns)]
 
@@ -90,7 +91,7 @@ def draw(path: Path) -> None:
         seen = positions(height, width)
         _draw_squares(axes, photo, shape, seen)
         axes.set_title(f"dense, Q {scale}: {len(seen)} x 2", fontsize="small")
-    text = "the first and the last square that VGG's net D sees, and the middle of all"
+    text = "VGG's net D: the first and the last 224-pixel window, the middle of each"
     figure.suptitle(f"{text}\n(x 2: also of the mirror image)", fontsize="medium")
     plots.write_figure(figure, path)
 

@@ -15,7 +15,7 @@ from nets import random_params, stack
 from PIL import Image
 
 from alexvgg_jax import __main__, evaluate, loop, models, protocols, weights
-from alexvgg_jax.commands.eval import Outcome, published
+from alexvgg_jax.commands.eval import Outcome, check_same, published
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.decode import scale_short
 from alexvgg_jax.data.sources import find_source
@@ -157,6 +157,19 @@ def test_nets_are_fused_and_saved(photos, nets_of_photos, tmp_path, capfd):
     np.savez(tmp_path / "nan.npz", **content)
     with pytest.raises(InputError, match="nan.npz: not a file of --save"):
         run_command("eval", two, *how, "--fuse", tmp_path / "nan.npz")
+
+
+def test_the_set_of_an_image_is_part_of_its_name():
+    """Two sets of one collection have other images, with the same numbers."""
+
+    def outcome(name):
+        names = tuple(f"corrupted/{name}[{i}]" for i in range(2))
+        labels, probabilities = np.zeros(2, int), np.full((2, 2), 0.5)
+        return Outcome("", "centre", (), ("a", "b"), names, labels, probabilities)
+
+    with pytest.raises(InputError, match="--fuse rain: of other images than the first"):
+        check_same("rain", outcome("fog"), outcome("rain"))
+    check_same("fog", outcome("fog"), outcome("fog"))
 
 
 def test_each_fused_net_has_its_own_scale(photos, nets_of_photos, tmp_path, capfd):

@@ -264,6 +264,39 @@ def test_what_decides_how_a_net_is_tested(tag, arms, figure, points, word):
 
 
 @pytest.mark.parametrize(
+    ("tag", "arm", "figure"),
+    [
+        ("VGG §4.1 jitter", vgg_testing.SMALL, "multi-crop, one scale"),
+        ("VGG §4.1 jitter", vgg_testing.LARGE, "multi-crop, one scale"),
+        ("VGG Table 6", vgg_testing.D, "multi-crop, three scales"),
+        ("VGG Table 6", vgg_testing.E, "multi-crop, three scales"),
+    ],
+)
+def test_the_best_of_the_other_nets_decides(tag, arm, figure):
+    """VGG §4.1 jitter, VGG Table 6: one net is as good as the claim's."""
+
+    def figures(other, seed):
+        better = other in (arm, vgg_testing.D if "jitter" in tag else vgg_testing.FUSED)
+        return TESTED | {figure: (40.0 if better else 60.0) + noise(seed)}
+
+    assert judged(vgg_testing.EXPERIMENT, figures)[tag].verdict.word == "undecided"
+
+
+def test_nets_of_one_seed_count_once():
+    """VGG Table 4: D and E share their images and the order of them."""
+    gains = [1.5, 0.5, 0.4]
+
+    def figures(arm, seed):
+        return TESTED | {"multi-crop, three scales": 40.0 - gains[seed]}
+
+    finding = judged(vgg_testing.EXPERIMENT, figures)["VGG Table 4"]
+    assert finding.verdict.word == "undecided"
+    effect = finding.figures["top-1 error of D and E, three scales minus one"]
+    assert effect[0] == pytest.approx(-0.8)
+    assert effect.margin == pytest.approx(estimate(gains).margin)
+
+
+@pytest.mark.parametrize(
     ("errors", "word"),
     [
         ((41.0, 40.5, 40.0), "agrees"),

@@ -91,7 +91,7 @@ class Eval:
             _check_net(loaded, source, self.protocol, self._scales(loaded))
         tests = [self._test(loaded, source) for loaded in nets]
         for file, test in saved.items():
-            _check_same(file, tests[0], test)
+            check_same(file, tests[0], test)
         tests += saved.values()
         fused = np.mean([test.probabilities for test in tests], axis=0)
         labels = tests[0].labels
@@ -302,7 +302,7 @@ def _read(path: Path) -> Outcome:
         raise InputError(f"--fuse {path}: not a file of --save") from None
 
 
-def _check_same(other: str, one: Outcome, two: Outcome) -> None:
+def check_same(other: str, one: Outcome, two: Outcome) -> None:
     """InputError unless two nets were tested on the same images and classes."""
     for what, ours, theirs in (
         ("classes", one.classes, two.classes),
@@ -317,6 +317,6 @@ def _check_same(other: str, one: Outcome, two: Outcome) -> None:
 
 
 def _below_root(names: Sequence[str]) -> list[str]:
-    """Names without their common start: a folder of images can be moved."""
-    start = len(os.path.commonprefix(names))
+    """Names without the folder that all share: it can be moved."""
+    start = os.path.commonprefix(names).rfind("/") + 1
     return [name[start:] for name in names]
