@@ -16,7 +16,9 @@ from _session import Options, run
 from nets import stack
 from vgg_localise import ALL, ARMS, CENTRE, CROP, MERGED, PCR, SCR
 
-from alexvgg_jax.config import Optim
+from alexvgg_jax.augment import VIEWS
+from alexvgg_jax.config import Data, Optim
+from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.models.layers import Dense, Pool
 from alexvgg_jax.models.vgg import VGG
 
@@ -42,6 +44,53 @@ def test_boxes_hold_the_digits(monkeypatch):
         sides = digit[0], digit[-1], digit[:, 0], digit[:, -1]
         assert min(side.max() for side in sides) >= 64  # half of the darkest colour
         assert image.sum() == image[inside(box)].sum() > 0
+
+
+def test_the_test_pictures_have_their_own_photographs_and_digits(monkeypatch):
+    """Training pictures have the left halves of the photographs."""
+    halves = np.zeros((300, 600, 3), np.uint8)
+    halves[:, 300:] = 255
+    monkeypatch.setattr(_pasted, "photograph", lambda _: halves)
+    digits = open_source(Data("digits"), "train"), open_source(Data("digits"), "test")
+    for test, (grey, source) in enumerate(zip((0, 127), digits, strict=True)):
+        shown = _pasted.pictures(20, test=bool(test))
+        order = np.random.default_rng(test).permutation(source.count)
+        np.testing.assert_array_equal(shown.labels, source.labels()[order[:20]])
+        for image, box in zip(shown.images, shown.boxes, strict=True):
+            image[inside(box)] = grey
+            assert (image == grey).all()
+
+
+def test_a_box_is_right_from_half_on():
+    """VGG Appendix A: an IoU of 0.5. Boxes 2 high, moved along one side of 3."""
+    true = np.tile(np.array([10.0, 10.0, 3.0, 2.0]), (3, 1))
+    moved = true + np.array([[0.99], [1.0], [1.01]]) * [1, 0, 0, 0]
+    shown = _pasted.Pictures(np.zeros((3, 1, 1, 3), np.uint8), true, np.zeros(3, int))
+    assert vgg_localise.error(moved, shown) == pytest.approx(100 / 3)
+
+
+def test_windows_that_agree_outvote_one(monkeypatch):
+    """VGG Appendix A: merged boxes are rated by the sum of their scores."""
+    true = np.array([[48.0, 48.0, 20.0, 20.0]])
+    pixels = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    shown = _pasted.Pictures(pixels, true, np.array([3]))
+    corners = np.array(VIEWS[9][0])[:, ::-1] * (SIDE - CROP) / 4
+    boxes = np.tile(true, (9, 1))
+    boxes[:, :2] -= corners + CROP / 2  # as each window sees the object
+    boxes[4, 0] += 30.0  # the centre crop errs
+
+    def look(net, params, shown, stats, views):
+        seen = boxes[[4]] if views == 1 else boxes
+        return np.tile(np.float32(seen / CROP)[:, None], 10)
+
+    monkeypatch.setattr(vgg_localise, "fit", lambda run, params, *_: params)
+    monkeypatch.setattr(vgg_localise, "look", look)
+    scores = np.full((9, 1), 0.2)
+    scores[4] = 0.9
+    known = vgg_localise.Localiser(shown, shown, None, {}, scores, 25.0)
+    figures, _ = vgg_localise.localise(ARMS[PCR], known)
+    assert figures[CENTRE] == 100.0 and figures[MERGED] == 0.0
+    assert figures[vgg_localise.CLASSES] == 25.0
 
 
 def test_a_window_sees_its_box():

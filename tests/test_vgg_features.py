@@ -121,12 +121,18 @@ def test_every_arm_is_recorded_once(
     computed once for all seeds; nets that start from the same weights, and from none.
     """
     described, features = [], vgg_features.features
+    opened, open_source = [], vgg_features.open_source
 
     def describe(start, data):
         described.append(start.params)
         return features(start, data)
 
+    def open_at(data, split):
+        opened.append((data.size, split))
+        return open_source(data, split)
+
     monkeypatch.setattr(vgg_features, "features", describe)
+    monkeypatch.setattr(vgg_features, "open_source", open_at)
     monkeypatch.setattr(_session, "draw", lambda *_: [])
     chosen = replace(SMALL, data=photographs, weights=trained, out=tmp_path / "out")
     vgg_features.main(chosen)
@@ -141,6 +147,9 @@ def test_every_arm_is_recorded_once(
     assert len({record.extra["weights"] for record in records}) == 1
     paths = [(r.settings["data"]["name"], r.settings["init_from"]) for r in records]
     assert not any(Path(part).is_absolute() for pair in paths for part in pair)
+    sides = [(side, split) for side in (32, 48, 64) for split in ("train", "test")]
+    assert opened == 2 * sides
+    assert records[0].figures[TEST] == 0  # bright and dark are easily told
     for record in records[:4]:
         assert set(record.figures) == {TEST, STACKED, *AT.values()}
         assert record.seconds > 0
