@@ -471,6 +471,37 @@ def test_two_nets_are_averaged_image_by_image(untrained, monkeypatch, tmp_path):
     assert len(untrained) == 2
 
 
+def test_a_net_that_diverges_ends_no_seed(untrained, monkeypatch, tmp_path):
+    """VGG Table 6: E counts as chance, and so does its average with D."""
+    train, looked = _session.train_in, []
+
+    def diverge(folder, run_):
+        if run_.net.column == "E":
+            raise Diverged("loss is nan", 1)
+        return train(folder, run_)
+
+    def look(net):
+        looked.append(net)
+        return {}
+
+    monkeypatch.setattr(_session, "train_in", diverge)
+    monkeypatch.setattr(vgg_testing, "look", look)
+    monkeypatch.setattr(vgg_testing, "errors", lambda _: {TEST: 60.0})
+    monkeypatch.setattr(
+        vgg_testing, "some_tests", lambda *_: SimpleNamespace(labels=lambda: None)
+    )
+    experiment = replace(vgg_testing.EXPERIMENT, judge=lambda _: {})
+    experiment = replace(experiment, draw=lambda *_: None)
+    arms = (vgg_testing.D, vgg_testing.E, vgg_testing.FUSED)
+    run(experiment, Options(seeds=1, epochs=1, arms=arms, out=tmp_path))
+    records = results.read(tmp_path / "vgg_testing.jsonl")
+    assert [(r.arm, r.diverged) for r in records] == list(
+        zip(arms, (False, True, True), strict=True)
+    )
+    assert len(looked) == 1 and records[0].figures[TEST] == 60.0
+    assert records[2].figures["multi-crop, three scales"] == 90.0
+
+
 def test_imagenet_averages_its_nets(untrained, monkeypatch, tmp_path):
     """AlexNet Table 1, AlexNet Table 2: one schedule's nets, and all together."""
     predicted = np.eye(10)[[0, 1, 1]], np.array([0, 1, 2])
