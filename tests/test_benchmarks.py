@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import communication
 import mixed_precision
 import pytest
+import start_time
 import testing_time
 import throughput
 import vgg_memory
@@ -58,6 +59,22 @@ def test_throughput(command_line, monkeypatch):
     net = result["nets"]["cifar-80sec"]
     assert net["images a second"].keys() == {"training", "inference"}
     assert "cifar-80sec" in table
+
+
+def test_start_time(command_line, monkeypatch):
+    """A second process reads what the first one of its round compiled."""
+    folders = []
+
+    def seconds(name, folder):
+        folders.append(folder)
+        return float(len(folders))
+
+    monkeypatch.setattr(start_time, "new_process", lambda: ThreadPoolExecutor(1))
+    monkeypatch.setattr(start_time, "first_step_seconds", seconds)
+    result, table = command_line(start_time, "--nets", "cifar-80sec", "--rounds", "3")
+    assert folders[::2] == folders[1::2] and len(set(folders)) == 3
+    assert [*result["nets"]["cifar-80sec"].values()] == [[1, 3, 5], [2, 4, 6]]
+    assert table.splitlines()[-1].split() == ["cifar-80sec", "32", "3.0", "4.0"]
 
 
 def test_operations_of_a_training_step():
