@@ -33,10 +33,10 @@ The [README](../README.md#scoreboard) defines the verdicts, and
 `alexvgg_jax/results.py` has their rule. Each experiment trains its own nets."""
 
 CONVERTED = """
-Some records are older than this format and were converted. They have no digest of their
-images (`digest` is empty). All records of a converted file have the same commits and
-machine, and some lack their seconds of training. Two experiments that share a net could
-then share its training too, so their converted records are not independent."""
+The exception are records that were converted from older result files. They have no
+digest of their images. Each has the commits and the machine of its whole file, and some
+have no training time. Where two experiments have a net in common, their converted
+records are of the same training."""
 
 RULES = """\
 ## Rules that changed

@@ -64,7 +64,8 @@ class Predict:
         if Path(weights).is_dir():
             if self.net or self.input:
                 flag = "--net" if self.net else "--input"
-                raise InputError(f"{flag}: not with {weights}, a run has its own")
+                why = "a run has its own net and input"
+                raise InputError(f"{flag}: not with {weights}: {why}")
             (setup, params), to_square = prepare.load(Path(weights)), fit
         else:
             setup, params, to_square = self._from_file(weights)
