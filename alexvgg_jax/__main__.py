@@ -178,8 +178,8 @@ class Summary:
     """Print what a network costs, layer by layer: summary MODEL."""
 
     model: Model
-    classes: int = 0  # number of classes; 0: as published
-    image_size: int = 0  # pixels: side of the images; 0: as published
+    classes: int = 0  # number of classes; 0: the model's own
+    image_size: int = 0  # pixels: side of the images; 0: the model's own
     # pixels: side of a larger image, over which a dense or gap head slides; 0: none
     over: int = 0
     train: bool = False  # print the memory of a training step, not the layers
@@ -237,7 +237,7 @@ class Filters:
     """Draw the first layer's kernels of a run (AlexNet figure 3): filters RUN."""
 
     run: tyro.conf.Positional[Path]  # folder that `train` wrote
-    out: Path = Path("filters.png")  # the picture
+    out: Path = Path("filters.png")  # picture to write
 
     def __call__(self) -> None:
         kernel, towers = prepare.first_kernel(self.run)

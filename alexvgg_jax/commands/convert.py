@@ -21,9 +21,9 @@ class Convert:
     # format of OUT: ours and torchvision write .safetensors; stablehlo writes a program
     # that needs only jax
     to: Literal["ours", "torchvision", "stablehlo"] = "ours"
-    net: str = ""  # model of the file, such as vgg-d; without it, the one that fits
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what the nets of the file's format take
+    # without it, what nets of the file's format take (not known for ONNX: name it)
     input: Input | None = None
     mean: Path | None = None  # mean image of Caffe's net, a .binaryproto
 

@@ -70,9 +70,9 @@ class Eval:
     # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub
     weights: tyro.conf.Positional[str]
     data: str = ""  # a folder or a TFDS name; without it, the run's test images
-    net: str = ""  # model of the file, such as vgg-d; without it, the one that fits
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what the nets of the file's format take
+    # without it, what nets of the file's format take (not known for ONNX: name it)
     input: Input | None = None
     protocol: Protocol = "centre"  # what is averaged for each image: see above
     # pixels: short sides to which an image is scaled; the probabilities of all scales

@@ -49,11 +49,11 @@ class Features:
     # name of the layer: fc7 is the last hidden layer before its ReLU, relu7 the same
     # after it, pool5 the maps of the last pooling
     layer: str = "relu7"
-    pool: Pooling = "none"  # how maps become one number each; none: write whole maps
+    pool: Pooling = "none"  # how a map becomes one number; none: it does not
     batch: int = 32  # pictures that are computed together
-    net: str = ""  # model of the file, such as vgg-d; without it, the one that fits
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what the nets of the file's format take
+    # without it, what nets of the file's format take (not known for ONNX: name it)
     input: Input | None = None
 
     def __call__(self) -> None:

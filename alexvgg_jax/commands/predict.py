@@ -41,9 +41,9 @@ class Predict:
     # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub; without it, the
     # first path of the command line
     weights: str = ""
-    net: str = ""  # model of the file, such as vgg-d; without it, the one that fits
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what the nets of the file's format take
+    # without it, what nets of the file's format take (not known for ONNX: name it)
     input: Input | None = None
     csv: Path | None = None  # file to which file, rank, class, probability are written
     # number of crops to average: 1 (the centre), 9, 10 (AlexNet §6) or 50 (VGG §3.2)
