@@ -22,7 +22,7 @@ show if the answer depends on the seed. In pilots of one epoch, E learnt from Gl
 weights and not from He's, and A did not learn from a deviation of 0.01. The rule below
 was written after these pilots.
 
-The verdict is
+Verdict:
 
 - contradicts here, if one of these seven arms trains in no seed: B, D or E from net A,
   and A, B, D or E from Glorot's weights;

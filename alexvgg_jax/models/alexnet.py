@@ -75,12 +75,14 @@ class AlexNet(Net):
     classifier: float = 1.0  # multiplies the number of units of fc6 and fc7 once more
     conv1: tuple[int, int] = (11, 4)  # size and stride; small images need 5 2 or 5 1
     activation: Activations = "relu"  # function after each layer but the last (§3.1)
-    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv1
-    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv2
+    # layers after conv1, in order; norm: LRN over maps; spatial: LRN over pixels
+    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")
+    # layers after conv2, as for conv1
+    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")
     # size and stride: 3 2 overlaps (§3.4); 2 2 does not, and gives the same map sizes
     pooling: tuple[int, int] = (3, 2)
-    lrn_alpha: float = 1e-4  # alpha of §3.3; the 2012 program divides it by n = 5
-    lrn_k: float = 2.0  # k of §3.3; Caffe has 1
+    lrn_alpha: float = 1e-4  # alpha of LRN (§3.3); cuda-convnet divides it by 5
+    lrn_k: float = 2.0  # k of LRN (§3.3); Caffe has 1
     lrn_across_towers: bool = False  # normalise over the maps of both GPUs together
     # joined: as in the paper; apart: two towers until fc8; half: one GPU, half the
     # kernels; one: one GPU, all kernels
@@ -88,10 +90,10 @@ class AlexNet(Net):
     without: Middle | None = None  # layer to leave out, with its activation and norm
     dropout: float = 0.5  # probability that a unit of fc6 or fc7 is dropped
     inverted_dropout: bool = False  # scale the kept units in training, as Caffe does
-    weight_init: WeightInit = "paper"  # paper: a normal distribution, by these fields
+    weight_init: WeightInit = "paper"  # paper: N(0, 0.01^2), or as the next two say
     middle_init: float = 0.01  # deviation of conv3, conv4, conv5 with weight-init paper
     hidden_init: float = 0.01  # deviation of fc6 and fc7 with weight-init paper
-    bias_init: float = 1.0  # first biases of conv2, conv4, conv5, fc6 and fc7
+    bias_init: float = 1.0  # initial biases of conv2, conv4, conv5, fc6 and fc7
     clip_windows: bool = False  # drop conv1's windows that extend beyond the image
 
     def __post_init__(self) -> None:
