@@ -53,12 +53,14 @@ class Train:
     """Train a network: train RECIPE, whose options change it."""
 
     recipe: Recipe
-    out: Path | None = None  # folder of the run; without it runs/NAME-DATA
-    resume: bool = False  # continue from the newest checkpoint there, if it has one
+    out: Path | None = None  # folder of the run; without it, runs/NAME-DATA
+    # continue from the newest checkpoint in the run's folder, or start if it has none
+    resume: bool = False
     change: bool = False  # with --resume: go on with the new --optim and --augment
-    coordinator: str = ""  # HOST:PORT of the first host, if jax cannot detect it
-    hosts: int = 0  # number of hosts
-    host: int = -1  # which of them this is, from 0
+    # HOST:PORT of the first host, with --hosts and --host; without it, jax detects it
+    coordinator: str = ""
+    hosts: int = 0  # number of hosts that train together; 0: jax detects it
+    host: int = -1  # number of this host, from 0; -1: jax detects it
 
     def __call__(self) -> None:
         if self.coordinator and self.hosts > 1:
@@ -108,7 +110,8 @@ class Check:
     """Find all damaged images of a set, before training: check FOLDER."""
 
     data: tyro.conf.Positional[str]  # a folder of classes, or a TFDS name
-    size: int = 32  # pixels: every image is scaled and cut to size x size
+    # pixels: every image is scaled and cut to this side, as by --data.size of train
+    size: int = 32
 
     def __call__(self) -> None:
         if self.size < 1:
@@ -175,11 +178,12 @@ class Summary:
     """Print what a network costs, layer by layer: summary MODEL."""
 
     model: Model
-    classes: int = 0  # 0 for the paper's number
-    image_size: int = 0  # height and width in pixels, 0 for the paper's
-    over: int = 0  # pixels of a larger image, over which a dense or gap head slides
-    train: bool = False  # show the memory of a training step instead
-    batch: int | None = None  # images of that step; without it 128
+    classes: int = 0  # number of classes; 0: the model's own
+    image_size: int = 0  # pixels: side of the images; 0: the model's own
+    # pixels: side of a larger image, over which a dense or gap head slides; 0: none
+    over: int = 0
+    train: bool = False  # print the memory of a training step, not the layers
+    batch: int | None = None  # with --train: images in the step; without it, 128
 
     def __call__(self) -> None:
         name, net = self.model.name, self.model.net
@@ -233,7 +237,7 @@ class Filters:
     """Draw the first layer's kernels of a run (AlexNet figure 3): filters RUN."""
 
     run: tyro.conf.Positional[Path]  # folder that `train` wrote
-    out: Path = Path("filters.png")  # the picture
+    out: Path = Path("filters.png")  # picture to write
 
     def __call__(self) -> None:
         kernel, towers = prepare.first_kernel(self.run)
@@ -275,8 +279,11 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a command line. JAX_TRANSFER_GUARD does not hold: it would forbid even keys,
-    and training guards its own steps."""
+    """Run a command line.
+
+    It ignores JAX_TRANSFER_GUARD, which would forbid even making a random key. Training
+    guards its own steps.
+    """
     with one_line(), jax.transfer_guard("allow"):
         parse(arguments)()
 

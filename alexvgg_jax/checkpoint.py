@@ -33,8 +33,11 @@ ROW_STEP = np.uint64(0x3C6EF372FE94F82A)  # even, and no multiple of a width
 
 @contextlib.contextmanager
 def _silent_orbax() -> Iterator[None]:
-    """Orbax logs the tracebacks of the errors that it also raises. After the first one
-    it closes the loop that its other writes report to, and Python prints theirs."""
+    """Print nothing for errors that Orbax raises: they become one line elsewhere.
+
+    Orbax logs their tracebacks too. After the first error it closes its event loop, and
+    Python prints what its other writes raise ("unraisable" exceptions).
+    """
     logger = logging.getLogger("absl")
     level, hook = logger.level, sys.unraisablehook
     logger.setLevel(logging.CRITICAL)

@@ -29,12 +29,16 @@ def _check(part: str, settings: Any, **least: int) -> None:
 class Data:
     """Which images."""
 
-    name: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
+    # digits (part of scikit-learn), a TFDS name such as cifar10, or a folder of classes
+    name: str = "digits"
     size: int = 32  # pixels: every image is scaled and cut to size x size
-    count: int = 0  # train on this many images, equally of all classes; 0 for all
-    first: bool = False  # with count: the first images of the set, whatever their class
+    count: int = 0  # number of training images, equally of all classes; 0: all
+    # with --data.count: the first images of the set, whatever their class
+    first: bool = False
     shuffle: bool = True  # a new order every epoch; otherwise that of the set
-    held_out: int = 0  # test on this number of training images instead, to tune with
+    # number of training images to hold out: the run is tested on them and does not
+    # learn from them; 0: train on all, and test on the test images
+    held_out: int = 0
     skip_bad: bool = False  # leave out damaged images; otherwise they are an error
 
     def __post_init__(self) -> None:
@@ -52,15 +56,17 @@ class Data:
 class Augment:
     """What happens to an image before a net sees it."""
 
-    crop: int = 0  # pixels: side of the random crop, centred in tests; 0 for no crop
+    crop: int = 0  # pixels: side of the random crop, centred in tests; 0: no crop
     shift: bool = True  # crop at a random place; otherwise at the centre
-    # pixels: scale an image to a random side from this to --data.size (VGG §3.1: 256 to
-    # 512), and to the middle one in tests; 0 for no scaling
+    # pixels: scale each training image to a random side from this to --data.size, and
+    # each test image to the middle one (VGG §3.1: 256 to 512); 0: no scaling
     jitter_from: int = 0
     mirror: bool = False  # flip half of the images from left to right (AlexNet §4.1)
-    colour: float = 0.0  # deviation of the PCA colour noise, 0 for none (AlexNet: 0.1)
-    colour_epochs: float = 0.0  # the noise ends after this many epochs; 0 for never
-    mean: Literal["pixel", "channel", "none"] = "pixel"  # what to subtract
+    colour: float = 0.0  # deviation of the PCA colour noise; 0: none (AlexNet: 0.1)
+    colour_epochs: float = 0.0  # epochs after which the colour noise ends; 0: never
+    # what to subtract from an image; pixel: the mean image of the training set;
+    # channel: its mean colour
+    mean: Literal["pixel", "channel", "none"] = "pixel"
 
     def __post_init__(self) -> None:
         _check("augment.", self, crop=0, colour=0, colour_epochs=0, jitter_from=0)
@@ -79,20 +85,24 @@ class Optim:
     """The update rule and its learning rates."""
 
     rate: float = 0.01  # learning rate of the weights (AlexNet §5)
-    bias_rate: float = 2.0  # times the weights' rate (layer-params-145.cfg: epsB)
-    momentum: float = 0.9  # AlexNet §5
-    weight_decay: float = 0.0005  # of the weights; biases have none (AlexNet §5)
-    layer_decay: ByLayer = field(default_factory=dict)  # layers with another decay
-    layer_rate: ByLayer = field(default_factory=dict)  # a layer's factor; 0 freezes it
-    drop_epochs: tuple[float, ...] = ()  # divide the rate by 10 after these epochs
+    # learning rate of the biases, as a multiple of the weights' (layer-params-145.cfg)
+    bias_rate: float = 2.0
+    momentum: float = 0.9  # share of the last update that is added (AlexNet §5)
+    weight_decay: float = 0.0005  # decay of the weights, not of biases (AlexNet §5)
+    # LAYER DECAY: weight decay of this layer instead of --optim.weight-decay
+    layer_decay: ByLayer = field(default_factory=dict)
+    # LAYER FACTOR: multiply this layer's learning rate; 0 freezes the layer
+    layer_rate: ByLayer = field(default_factory=dict)
+    drop_epochs: tuple[float, ...] = ()  # divide the rate by 10 after each of these
     drop_biases: bool = True  # divide the biases' rate too; otherwise it stays
     # LAYER EPOCH: divide this layer's rate by 10 after that epoch
     layer_drop: ByLayer = field(default_factory=dict)
     # LAYER EPOCH: this layer stops learning after that epoch
     layer_freeze: ByLayer = field(default_factory=dict)
-    frozen_epochs: float = 0.0  # convolutions learn only after this many epochs
-    plateau: int = 0  # divide the rate by 10 after this many epochs without a gain
-    drops: int = 3  # with plateau, divide at most this many times (AlexNet §5: three)
+    frozen_epochs: float = 0.0  # epochs in which the convolutions do not learn
+    # divide the rate by 10 after this many epochs without a lower test error; 0: never
+    plateau: int = 0
+    drops: int = 3  # with plateau: divide at most this many times (AlexNet §5: three)
 
     def __post_init__(self) -> None:
         _check("optim.", self, rate=0, bias_rate=0, momentum=0, weight_decay=0)
@@ -105,10 +115,13 @@ class Optim:
 class Mesh:
     """How devices share the work."""
 
-    devices: int = 0  # how many devices train, over all hosts; 0 for all
-    towers: bool = False  # two devices for each image, one a tower (AlexNet §3.2)
-    classifier: int = 1  # devices that share fully-connected layers (One weird trick)
-    zero: bool = False  # split the update of replicated weights over devices (ZeRO-1)
+    devices: int = 0  # number of devices that train, over all hosts; 0: all
+    towers: bool = False  # split each net over two devices, a tower on each (§3.2)
+    # number of devices that the fully-connected layers are split over (One weird
+    # trick); 1: not split
+    classifier: int = 1
+    # split the optimizer's state and work over devices with the same weights (ZeRO-1)
+    zero: bool = False
 
     def __post_init__(self) -> None:
         _check("mesh.", self, devices=0, classifier=1)
@@ -118,21 +131,24 @@ class Mesh:
 class Run:
     """All settings of a training run."""
 
-    name: str  # of the run, and of its folder if --out names none
+    name: str  # name of the run; without --out its folder is runs/NAME-DATA
     data: Data
     augment: Augment
     net: Net
     optim: Optim
     mesh: Mesh = Mesh()
-    batch: int = 128  # images a step, over all devices (AlexNet §5)
-    accumulate: int = 1  # compute a batch in this number of parts
-    epochs: int = 10  # passes over the training set; drops of the rate stay
-    seed: int = 0  # of the parameters, the order of the images and the noise
-    until_error: float = 0.0  # stop when an epoch's training error is below this, in %
-    # a run's folder, a file of weights or an id of the Hugging Face Hub: start from its
-    # parameters, where they fit, and subtract its mean
+    batch: int = 128  # images in a step, over all devices (AlexNet §5)
+    # number of parts in which a batch is computed, one after the other: more parts need
+    # less memory
+    accumulate: int = 1
+    # passes over the training set; another number does not move --optim.drop-epochs
+    epochs: int = 10
+    seed: int = 0  # seed of the parameters, the order of the images and the noise
+    until_error: float = 0.0  # %: stop when the training error is lower; 0: never
+    # start from these weights, where they fit, and subtract their mean: a run's folder,
+    # a file, or OWNER/NAME of the Hugging Face Hub; without it all layers are drawn
     init_from: str = ""
-    # with init-from: copy only these layers, or without names all that fit
+    # with --init-from: names of the layers to copy; no names: all that fit
     init_layers: tuple[str, ...] = ()
     checkpoint_every: int = 1  # epochs between checkpoints
 

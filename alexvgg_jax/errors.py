@@ -11,7 +11,8 @@ import jax
 class InputError(Exception):
     """The user passed something wrong; the message is one line that names it.
 
-    It is no ValueError: tyro would take that for one of its own.
+    It does not derive from ValueError: tyro catches ValueErrors of the settings that it
+    builds, and would print its own message instead.
     """
 
     def __init__(self, message: str):

@@ -87,7 +87,7 @@ def predict(
     Raises InputError on several hosts, and for an image that cannot be decoded.
     """
     if jax.process_count() > 1:
-        raise InputError("predictions are made on one host")
+        raise InputError("predict and eval run on one host only")
     check_views(setup.run, views)
     probabilities, labels = [], []
     for batch in eval_batches(source, setup.run.batch):
@@ -143,7 +143,7 @@ def predict_pictures(
     hosts, and for an image that cannot be decoded or is too small.
     """
     if jax.process_count() > 1:
-        raise InputError("predictions are made on one host")
+        raise InputError("predict and eval run on one host only")
     mesh, devices = make_mesh(Mesh()), len(all_devices())
     params, mean = everywhere((params, mean), mesh)
     options = compiler_options()

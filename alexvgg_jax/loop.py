@@ -105,10 +105,10 @@ def train(
 
 def _stopped(cause: int | BadImages, step: int) -> Stopped:
     """What a signal or damaged images end with, after a checkpoint was saved."""
-    text = f"step {step}, which is saved"
+    saved = f"a checkpoint of step {step} is saved"
     if isinstance(cause, BadImages):
-        return Stopped(f"{cause}: stopped at {text}", 1)
-    return Stopped(f"interrupted at {text}", 128 + cause)
+        return Stopped(f"{cause}: stopped; {saved}", 1)
+    return Stopped(f"interrupted; {saved}", 128 + cause)
 
 
 @contextlib.contextmanager

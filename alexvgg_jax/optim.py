@@ -72,11 +72,13 @@ def learning_rates(
 ) -> dict[str, dict[str, np.float32]]:
     """AlexNet §5 schedule: the rates of every kernel and bias after `epoch` epochs.
 
-    Biases learn at `bias_rate` times the weights' rate, or at `bias_rate` times its
-    first value without `drop_biases` (layer-params-145.cfg: epsB). A layer in
-    `layer_rate` multiplies both by its factor. It divides them by 10 after its epoch in
-    `layer_drop`, and stops learning after its epoch in `layer_freeze`. Convolutions do
-    not learn in the first `frozen_epochs`.
+    The biases' rate is `bias_rate` times the weights' rate. Without `drop_biases` it
+    is `bias_rate` times the first rate of the weights, in all epochs
+    (layer-params-145.cfg: epsB).
+
+    `layer_rate` multiplies both rates of a layer by a factor. `layer_drop` divides them
+    by 10 after an epoch, and `layer_freeze` sets them to 0 after an epoch. The rates of
+    convolutions are 0 in the first `frozen_epochs`.
     """
     weights = learning_rate(optim, epoch, test_errors)
     biases = optim.bias_rate * (weights if optim.drop_biases else optim.rate)

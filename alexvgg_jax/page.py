@@ -25,40 +25,48 @@ NOT_MEASURED = ("counted", "not tested")  # verdicts without an effect
 
 PREFACE = """\
 `python experiments/report.py` renders this page and its plots from the records in
-[results](results), one JSON line for each trained net. Published figures are the
-papers', on ImageNet unless the claim names another set. Those of cuda-convnet are on
-CIFAR-10. Ours are means over seeds with 95% intervals, or counts of
-layers and parameters.
+[results](results). A record is one JSON line: a measurement, usually of one trained
+net. Published figures are the papers', on ImageNet unless the claim names another set.
+Those of cuda-convnet, Krizhevsky's program of 2012, are on CIFAR-10. Our figures are
+means over seeds with 95% intervals, or counts of layers and parameters.
 
-`alexvgg_jax/results.py` has the rule for verdicts. Each experiment trains its own
-nets."""
+The [README](../README.md#scoreboard) defines the verdicts, and
+`alexvgg_jax/results.py` has their rule. Each experiment trains its own nets."""
 
 CONVERTED = """
-Records without a digest were converted from older result files. Their commits and
-machine are those of the whole file, and their seconds are not always known. Where two
-experiments have a net in common, these records are of the same training."""
+The exception are records that were converted from older result files. They have no
+digest of their images. Each has the commits and the machine of its whole file, and some
+have no training time. Where two experiments have a net in common, their converted
+records are of the same training."""
 
 RULES = """\
 ## Rules that changed
 
 These rules changed after figures had been seen:
 
-- one rule for all verdicts replaced those of the experiments: 95% t-intervals instead
-  of two standard errors, arms compared seed by seed, and the size of an effect counts
-  besides its sign;
-- a test error agrees up to half a point above the published one, not one and a half;
-- dropout, crops, colour, decay and pooling are tested on 10,000 images, where the net
-  overfits, and depth and pooling with larger maps; their earlier records are gone;
-- each arm of dropout, crops, colour, decay and LRN trains at the best of several rates;
-- biases are judged over two epochs together, not by the second alone;
-- the interval of what five nets gain;
-- LRN's verdict says whether it beats its own constant;
-- how ReLU's learning rates are chosen;
-- a schedule that was cut short tests nothing.
+- Verdicts: each experiment had its own rule, most with two standard errors. Now one
+  rule holds for all. It has 95% t-intervals, compares arms seed by seed, and asks for
+  the size of an effect besides its sign.
+- Test errors: one agreed up to one and a half points above the published error. Now it
+  agrees up to half a point.
+- Dropout, crops, colour, decay and pooling: nets trained on all images. Now they train
+  on 10,000 images, where they overfit. The earlier records were deleted.
+- Depth and pooling: nets had smaller maps. Now conv1 has a stride of 1. The earlier
+  records were deleted.
+- Dropout, crops, colour, decay and LRN: all arms had one learning rate. Now each arm
+  trains at the best of several.
+- Biases: the error of the second epoch decided. Now the mean of the first two decides.
+- Five nets: the error of their gain counted choices of five nets as independent. Now a
+  jackknife gives its interval, because choices share nets.
+- LRN: the verdict compared nets with and without LRN alone. Now it also says whether
+  LRN beats its own constant factor.
+- ReLU: one seed tried each learning rate for two epochs, and the best was taken. Now it
+  tries each for five epochs, and the two best until 25% training error.
+- Schedules: a schedule that was cut short counted. Now it tests nothing.
 
-One rule changed while its nets trained: ten views decide the 14.2% net. No verdict
-changed by these: greyscale images cannot test the colour claim; only CIFAR-10 tests
-ReLU; nets that diverge have no gap and no ratio of epochs."""
+One rule changed while its nets trained: ten views decide the net of 14.2% error. Three
+rules changed no verdict. Greyscale images cannot test the colour claim. Only CIFAR-10
+tests ReLU. Nets that diverge have no gap and no ratio of epochs."""
 
 
 def _findings(results: Sequence[Result]) -> dict[str, tuple[Result, Finding]]:

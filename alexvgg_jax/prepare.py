@@ -107,10 +107,12 @@ def first_kernel(directory: Path) -> tuple[Float[np.ndarray, "h w colours maps"]
 def find_test_images(
     directory: Path, name: str, skip_bad: bool = False
 ) -> tuple[Source, str]:
-    """The test images of the set `name`, or of the run in `directory` if it is empty,
-    and what they are called. Of other images than the run's, all are for testing.
+    """The images to test the run in `directory` on, and what they are called: "test" or
+    "held-out".
 
-    TFDS prepares only a set that `name` names, not one that a run's settings name.
+    Without `name` they are the run's own. If `name` is the set that the run was trained
+    on, they are its test images. If it is another set, they are all of its images. TFDS
+    downloads and prepares only a set that `name` names, not the run's own.
     """
     data = run_folder.settings(directory).data
     images = run_folder.read_images(directory)

@@ -1,7 +1,8 @@
 """Records of runs, and the statistics and verdicts that rest on them.
 
-A record is one trained net: a JSON line in `experiments/results/NAME.jsonl`. Tables,
-plots and verdicts are computed from records and from nothing else.
+A record is one measurement, usually of one trained net: a JSON line in
+`experiments/results/NAME.jsonl`. Tables, plots and verdicts are computed from records
+alone.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ CODE = (
 
 @dataclass(frozen=True)
 class Record:
-    """One trained net: what it was, where it was trained, and what it measured."""
+    """One measurement, usually of one trained net, with its settings and machine."""
 
     arm: str
     seed: int

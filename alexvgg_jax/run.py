@@ -71,7 +71,8 @@ def open_images(run: Run) -> tuple[Source, Source, Images]:
     test = open_source(replace(run.data, size=run.test_size), "test")
     if run.batch > train.count:
         raise InputError(
-            f"--batch {run.batch}: at most {train.count}, the images of {train.about}"
+            f"--batch {run.batch}: at most {train.count}, the number of training "
+            f"images of {train.about}"
         )
     check_classes(train)
     return train, test, images_of(train, test)
@@ -98,10 +99,10 @@ def training_statistics(source: Source) -> Statistics:
 def locked(directory: Path) -> Iterator[None]:
     """Make a run's folder, and keep other processes from training in it.
 
-    A process that dies, however it dies, gives its lock back. On several hosts, the
-    first one has the lock. A folder that is still empty at the end loses its lock, and
-    goes if it is new. Raises InputError if another process has the lock, or if the
-    folder cannot be made.
+    The operating system releases the lock when a process ends, also when it is killed.
+    On several hosts, the first one holds the lock. If nothing was written, the lock's
+    file is removed at the end, and so is the folder if it is new. Raises InputError if
+    another process holds the lock, or if the folder cannot be made.
     """
     _check_name(directory)
     try:

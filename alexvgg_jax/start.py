@@ -28,11 +28,11 @@ def untrained(work: Work) -> Params:
 def start_from(work: Work, own: Params) -> tuple[Work, Params]:
     """The work and the parameters of a run that starts from `run.init_from`.
 
-    In `own`, each layer is replaced by the layer of that name in the weights, or only
-    those of `run.init_layers` are. A layer that is missing there, or has other shapes,
-    stays, and so does a last layer for other classes. Which layers are copied is
-    printed. In the statistics, the mean is replaced by the mean that the weights
-    expect.
+    `own` are the parameters of the new net. A layer of the weights replaces the layer
+    of `own` with the same name and shapes, if `run.init_layers` is empty or names it.
+    The last layer is copied only if the classes are the same. All other layers keep
+    their own parameters. The names of the copied layers are printed. The mean of the
+    statistics becomes the mean that the weights expect.
 
     Raises InputError if all layers stay, for a name in `init_layers` that no layer of
     the net has, if the weights are of another kind of net, or if `init_from` has no

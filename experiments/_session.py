@@ -39,12 +39,15 @@ console = Console(stderr=True)
 
 @dataclass(frozen=True)
 class Options:
-    data: str = "digits"  # digits, a TFDS name such as cifar10, or a folder of classes
-    seeds: int = 0  # runs of each arm; 0: the experiment's own number
-    epochs: int = 0  # of training, schedules scaled; 0: the experiment's own number
-    arms: tuple[str, ...] = ()  # only these; all if empty
-    out: Path = Path("results")  # folder for the records, the plot and the runs
-    devices: int = 0  # how many devices share a batch; 0 for all
+    # digits (part of scikit-learn), a TFDS name such as cifar10, or a folder of classes
+    data: str = "digits"
+    seeds: int = 0  # number of seeds of each arm; 0: the experiment's own number
+    # epochs of each net, with its schedule scaled; 0: the experiment's own number
+    epochs: int = 0
+    # names of the arms, the variants that are compared; without names: all
+    arms: tuple[str, ...] = ()
+    out: Path = Path("results")  # folder of the records, the plot and the runs
+    devices: int = 0  # number of devices that share a batch; 0: all
 
 
 T = TypeVar("T")

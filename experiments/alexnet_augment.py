@@ -11,9 +11,10 @@ centre crop and on ten views.
 
 Planned before the run: the paper gives no figure for crops, 1 point for colour and 1.5
 points for ten crops. In a pilot of 20 nets on all images, test errors had a standard
-deviation of 0.40 points over seeds. With that, five pairs find 1 point with 80% power.
-A pilot of the last arm had 13.4% training and 31.1% test error on the subset. A seed of
-its own chooses each arm's rate, 0.005 or 0.01.
+deviation of 0.40 points over seeds. Given this deviation, five pairs of seeds detect a
+difference of 1 point with 80% power. A pilot of the last arm had 13.4% training and
+31.1% test error on the subset. Each arm's rate is 0.005 or 0.01; a seed that is not
+counted chooses it.
 
 Verdicts, by the rule in `alexvgg_jax/results.py`:
 - crops: how much further the test error is above the training error (both without

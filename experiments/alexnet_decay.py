@@ -6,9 +6,10 @@ at the end on all training images, without noise: with all units and centre crop
 
 Planned before the run: the paper gives no figure. In three earlier pairs on all images,
 the difference of the training errors had a standard deviation of 0.07 points. On the
-subset it is unknown. If it is 0.57 there, four pairs find 1.2 points with 80% power. A
-pilot of the first arm had 13.4% training and 31.1% test error on the subset. A seed of
-its own chooses each arm's rate, 0.005 or 0.01.
+subset it is unknown. If it is 0.57 points there, four pairs of seeds detect a
+difference of 1.2 points with 80% power. A pilot of the first arm had 13.4% training and
+31.1% test error on the subset. Each arm's rate is 0.005 or 0.01; a seed that is not
+counted chooses it.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the training error
 without decay minus that with it. The paper gives no figure.

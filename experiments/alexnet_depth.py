@@ -6,10 +6,10 @@ normalisation go with it; pooling stays. (Without conv3, which joins the towers,
 first meet in fc6.)
 
 Planned before the run: about 2 points for each layer. In a pilot of 20 nets with a
-5x5/2 conv1, test errors had a standard deviation of 0.40 points over seeds. With that,
-five pairs find 1 point with 80% power. These nets have no pilot of their own: the
-results page has the training and test error of the complete net. Training takes 30
-epochs of all images.
+5x5/2 conv1, test errors had a standard deviation of 0.40 points over seeds. Given this
+deviation, five pairs of seeds detect a difference of 1 point with 80% power. These nets
+have no pilot of their own: the results page has the training and test error of the
+complete net. Training takes 30 epochs of all images.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the test error without each layer
 minus the complete net's. The weakest of the four layers' verdicts counts, and it names

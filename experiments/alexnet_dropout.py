@@ -11,9 +11,10 @@ figure is the ratio of a pair's epochs.
 
 Planned before the run: twice the iterations; the paper gives no figure for the gap. In
 three earlier pairs on all images, the difference of the gaps had a standard deviation
-of 0.61 points. With that, four pairs find 1.3 points with 80% power. A pilot on the
-subset had 13.4% training and 31.1% test error with dropout, 12.4 and 33.4% without. A
-seed of its own chooses each arm's rate, 0.005 or 0.01.
+of 0.61 points. Given this deviation, four pairs of seeds detect a difference of 1.3
+points with 80% power. A pilot on the subset had 13.4% training and 31.1% test error
+with dropout, 12.4 and 33.4% without. Each arm's rate is 0.005 or 0.01; a seed that is
+not counted chooses it.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, the weaker of two: the gap without
 dropout minus that with it, and the ratio against no effect at 1. The ratio is undecided

@@ -2,16 +2,18 @@
 
 AlexNet Table 1: on ILSVRC-2010, 37.5% and 17.0%.
 
-The full recipe. The arm "paper" has the schedule of §5, which divides the rate when the
-test error stops improving. "source" is the program's net 145 with the epochs of its
-log: divided after 25, 51 and 79 of 91, conv1's once more after 67, when the colour
-noise ends, and conv1 frozen after 72. Errors are of ten views, top-1 and top-5, on the
-validation set of ILSVRC-2012 and on the test set of ILSVRC-2010. With more than one
-seed, the nets' averaged probabilities are tested too.
+Trains the full net on ImageNet, in two arms. "paper" divides the rate when the test
+error stops improving (§5). "source" is net 145 of the original program with the 91
+epochs of its log: the rate drops after 25, 51 and 79 epochs. The rate of conv1 drops
+once more after 67, when the colour noise ends, and conv1 is frozen after 72. The
+figures are top-1 and top-5 errors of ten views, on the validation set of
+ILSVRC-2012 and on the test set of ILSVRC-2010. With more than one seed, the averaged
+probabilities of the nets are tested too.
 
-Verdict: by the rule in `alexvgg_jax/results.py`, on the top-1 error of one net. Other
-than 1000 classes, fewer than a million training images, another width, other batches or
-fewer epochs test nothing: they show that the program runs.
+Verdict: by the rule in `alexvgg_jax/results.py`, on the top-1 error of one net. The
+claim is tested only with 1000 classes, at least a million training images, and the
+width, batch and epochs of the recipe. Anything smaller shows that the program runs, and
+its verdict is "not tested".
 
     python experiments/alexnet_imagenet.py --data imagenet2012 --seeds 5
     python experiments/alexnet_imagenet.py --arms source

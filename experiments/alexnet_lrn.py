@@ -8,9 +8,10 @@ normalisation minus the net without. (`cifar_lrn.py` measures the paper's 13% an
 CIFAR-10.)
 
 Planned before the run: 1.4 points. In a pilot of 20 nets of the first arm, test errors
-had a standard deviation of 0.40 points over seeds. With that, eight pairs find 0.65
-points with 80% power. The pilot had about 25% training and 27.8% test error. A seed of
-its own chooses each arm's rate, 0.005, 0.01 or 0.02.
+had a standard deviation of 0.40 points over seeds. Given this deviation, eight pairs of
+seeds detect a difference of 0.65 points with 80% power. The pilot had about 25%
+training and 27.8% test error. Each arm's rate is 0.005, 0.01 or 0.02; a seed that is
+not counted chooses it.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the test error without
 normalisation minus that with it. The verdict says if the net with alpha = 0 is not

@@ -6,9 +6,10 @@ images. The published points are the overlapping net minus the other. The errors
 training set, without noise, show how much each overfits; they do not decide.
 
 Planned before the run: 0.4 points. In a pilot of 20 nets with a 5x5/2 conv1 on all
-images, test errors had a standard deviation of 0.40 points over seeds. With that, 17
-pairs find 0.4 points with 80% power. These nets have no pilot of their own: the results
-page has the training and test error of the first arm.
+images, test errors had a standard deviation of 0.40 points over seeds. Given this
+deviation, 17 pairs of seeds detect a difference of 0.4 points with 80% power. These
+nets have no pilot of their own: the results page has the training and test error of the
+first arm.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the test error of 2/2 minus that of
 3/2.

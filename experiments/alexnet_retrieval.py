@@ -1,16 +1,17 @@
 """AlexNet Figure 4: the nearest images in the last hidden layer show the same things.
 
-For each test image, finds the six training images at the least Euclidean distance in
-the features of fc7 of `alexnet-small`. The figure is how many of the six have the test
-image's class. The same is measured for the six nearest in raw pixels, and in fc7 before
-the net is trained. "At the pixel level" the six of fc7 "are generally not close": how
-many of all training images are closer in pixels is measured too; half would be chance.
-The plot is the paper's, for eight test images: the five most probable labels of each,
-and its six nearest.
+Finds the six nearest training images of each test image, by Euclidean distance in the
+features of fc7 of `alexnet-small`. The figure is the share of the six that have the
+class of the test image. Two more shares compare it: of the six nearest in raw pixels,
+and of the six nearest in fc7 of the untrained net. The paper adds that the six of fc7
+are "generally not close" at the pixel level. So a further figure is the share of all
+training images that are closer in pixels than the six; chance is half. The plot is the
+paper's, with eight test images, their five most probable labels and their six nearest
+images.
 
 Verdict: by the rule in `alexvgg_jax/results.py`, on the share of the same class in the
-features minus that in the pixels. Whether the labels are reasonable is left to the
-reader's eye.
+features minus that in the pixels. No rule judges whether the labels are reasonable: see
+the plot.
 
     python experiments/alexnet_retrieval.py             # digits
     python experiments/alexnet_retrieval.py --data cifar10

@@ -1,25 +1,32 @@
 """cuda-convnet 80sec: the original program's CIFAR-10 nets, from 26% error to 11%.
 
-cuda-convnet 19pct, cuda-convnet 18pct, cuda-convnet 19pct translations, cuda-convnet
-13pct, cuda-convnet 11pct: its nets, each with the rates,
-decays and augmentation of its own files. Some files give no schedule. The 80-second net
-then ends as Caffe's does, the 19% net has the 18% net's schedule, on translations too,
-and the 13% net the schedule of the program's page "Methodology".
+The original program is cuda-convnet, Krizhevsky's code of 2012. Each of its nets is
+trained with the rates, decays and augmentation of its own files. Where these give no
+schedule, it comes from another source:
 
-Two more things differ. The program trains the last two nets without a fifth of the
-images at first; ours train on all images for fewer epochs. And the program takes the
-images in the same order every epoch, with a batch of 16 after every 10,000; ours are
-shuffled anew, and batches run on across epochs.
+| claim                           | epochs | drops after | source of the schedule  |
+|---------------------------------|--------|-------------|-------------------------|
+| cuda-convnet 80sec              | 10     | 8           | Caffe's copy of the net |
+| cuda-convnet 19pct              | 140    | 120, 130    | the 18% net's file      |
+| cuda-convnet 18pct              | 140    | 120, 130    | its own file            |
+| cuda-convnet 19pct translations | 140    | 120, 130    | the 18% net's file      |
+| cuda-convnet 13pct              | 140    | 120, 130    | the page "Methodology"  |
+| cuda-convnet 11pct              | 450    | 430, 440    | its own file            |
 
-Nets on crops are tested with the centre, with nine views (`convdata_cifar.py`) and with
-ten, as in other copies of the program. All are compared with ten: the page that tells
-how the program's scores were obtained tests the 13% net so (12.6% in the run that it
-shows). The 12% net is the 13% net, layer for layer, at the rates that end its training:
-one claim has both figures.
+Two things differ from the program. It trains the last two nets without a fifth of the
+images at first; ours train on all images, for fewer epochs. It takes the images in the
+same order every epoch, and each 10,000 images end with a batch of 16; ours are shuffled
+in every epoch, and batches run on across epochs.
+
+Nets on crops are tested with the centre crop, with nine views (`convdata_cifar.py`) and
+with ten, as in other copies of the program. Ten views decide, as on the page
+"Methodology", which shows a run of the 13% net at 12.6%. The program's 12% net is the
+13% net, layer for layer, at the rates that end its training. So one claim has both
+figures.
 
 The 80-second net has three seeds by default. Six are recorded, because three did not
-decide. The others take hours and have one seed. `--arms` chooses nets, and `--seeds`
-sets another number.
+decide. The other nets take hours and have one seed. `--arms` chooses nets, and
+`--seeds` sets another number.
 
 Verdict: by the rule in `alexvgg_jax/results.py` for test errors, on CIFAR-10 only.
 

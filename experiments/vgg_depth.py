@@ -8,11 +8,11 @@ except that A-LRN normalises after conv1_1.
 
 Planned before the run: 2.6 points between A and D (table 3, S = Q = 256), and 0.1
 between A-LRN and A. In a pilot of 20 nets of `alexnet-small`, test errors had a
-standard deviation of 0.40 points over seeds, so that of a difference is at most 0.57 if
-the seeds do not help. With that, three pairs find 1.9 points with 80% power. A and
-A-LRN have eight seeds: if LRN does nothing, its interval lies below 0.7 points with
-80% power. These nets have no pilot of their own: the results page has the training and
-test error of A.
+standard deviation of 0.40 points over seeds. The difference of two such nets then has a
+deviation of at most 0.57 points. Given this deviation, three pairs of seeds detect a
+difference of 1.9 points with 80% power. A and A-LRN have eight seeds: if LRN does
+nothing, its interval lies below 0.7 points with 80% power. These nets have no pilot of
+their own: the results page has the training and test error of A.
 
 Verdicts:
 - depth: by the rule in `alexvgg_jax/results.py`, on the test error of A minus that of

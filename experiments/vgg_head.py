@@ -6,11 +6,12 @@ CIFAR-10 by one schedule with either head. Both start from Glorot's weights. Wit
 hidden layers there is no dropout.
 
 Planned before the run: no figure is published. In a pilot of 20 nets of
-`alexnet-small`, test errors had a standard deviation of 0.40 points over seeds, so that
-of a difference is at most 0.57 if the seeds do not help. With that, four pairs find 1.2
-points with 80% power. The results page has the errors, the parameters, and the memory
-of a training step on 128 images as the compiler reports it.
-(`benchmarks/vgg_memory.py` has the memory of the complete net D.)
+`alexnet-small`, test errors had a standard deviation of 0.40 points over seeds. The
+difference of two such nets then has a deviation of at most 0.57 points. Given this
+deviation, four pairs of seeds detect a difference of 1.2 points with 80% power. The
+results page has the errors, the parameters, and the memory of a training step on 128
+images as the compiler reports it. (`benchmarks/vgg_memory.py` has the memory of the
+complete net D.)
 
 Verdict: none, for no claim is tested.
 

@@ -1,29 +1,37 @@
 """VGG §3.1: net A trains from a normal distribution, deeper nets from its layers.
 
-"Which Glorot initialisation makes unnecessary": trains nets A, B, D and E of table 1,
-an eighth as wide, for two epochs of CIFAR-10 at the paper's rate of 0.01, from
+VGG adds that Glorot's weights make net A unnecessary. Trains nets A, B, D and E of
+table 1, an eighth as wide, for two epochs of CIFAR-10 at the paper's rate of 0.01. The
+first weights are drawn from
 
-- the paper's normal distribution "with the zero mean and 10^-2 variance", read as a
-  variance of 0.01 and as a deviation of 0.01 (both divided by the root of the width);
-- Glorot's and He's weights;
-- B, D and E also from the first four convolutions and the fully-connected layers of the
-  net A that was trained from Glorot's weights, with 0.01 as a deviation for the rest.
-  (The paper's A was trained to the end, and from the normal distribution.)
+- the paper's normal distribution "with the zero mean and 10^-2 variance", once with a
+  variance of 0.01 and once with a deviation of 0.01 (both deviations are divided by the
+  root of the width);
+- Glorot's distribution, and He's;
+- for B, D and E also net A: its first four convolutions and its fully-connected layers
+  are copied, and the other layers have a deviation of 0.01. (Here A trained for two
+  epochs from Glorot's weights. The paper's A was trained to the end, from the normal
+  distribution.)
 
 A net trains if its mean loss over the second epoch (391 steps after 391) is below 98%
 of ln(classes), the loss of guessing.
 
-Planned before the run: the paper gives no figure. A net trains or it does not, and a
-loss is far from that of guessing or equal to it, so no power is computed: three seeds
+Planned before the run: the paper gives no figure. A net trains or it does not, and its
+loss is far below that of guessing or equal to it. So no power is computed. Three seeds
 show if the answer depends on the seed. In pilots of one epoch, E learnt from Glorot's
 weights and not from He's, and A did not learn from a deviation of 0.01. The rule below
 was written after these pilots.
 
-Verdict: contradicts here if one of B, D and E from A, or of all four from Glorot's
-weights, trains in no seed; agrees if all of these train in every seed, and A from one
-reading of the normal distribution; undecided otherwise. That A does not train in two
-epochs cannot contradict, for the paper trains it for 74. He's weights, and the normal
-distribution in deeper nets, do not decide.
+Verdict:
+
+- contradicts here, if one of these seven arms trains in no seed: B, D or E from net A,
+  and A, B, D or E from Glorot's weights;
+- agrees, if all seven train in every seed, and A trains in every seed from one reading
+  of the normal distribution;
+- undecided otherwise.
+
+If A does not train in two epochs, that is no contradiction: the paper trains it for 74.
+He's weights, and the normal distribution in B, D and E, do not decide.
 
     python experiments/vgg_init.py                      # digits
     python experiments/vgg_init.py --data cifar10

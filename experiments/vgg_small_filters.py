@@ -10,10 +10,11 @@ see: VGG §2.3.)
 
 Planned before the run: 7 points for 5x5; 0.6 between B and C, and 1.1 between C and D
 (table 3, S = Q = 256). In a pilot of 20 nets of `alexnet-small`, test errors had a
-standard deviation of 0.40 points over seeds, so that of a difference is at most 0.57 if
-the seeds do not help. With that, three pairs find 1.9 points with 80% power, and five
-pairs 0.96. Five pairs find 0.6 points with 43% power; 80% would take ten. These nets
-have no pilot of their own: the results page has the training and test error of B.
+standard deviation of 0.40 points over seeds. The difference of two such nets then has a
+deviation of at most 0.57 points. Given this deviation, three pairs of seeds detect a
+difference of 1.9 points with 80% power, and five pairs one of 0.96. For 0.6 points,
+five pairs have a power of 43%, and ten pairs 80%. These nets have no pilot of their
+own: the results page has the training and test error of B.
 
 Verdicts, by the rule in `alexvgg_jax/results.py`:
 - 5x5: the test error of the 5x5 net minus that of B;

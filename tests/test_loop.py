@@ -436,7 +436,7 @@ def test_a_damaged_image_costs_no_step(photos, tmp_path, monkeypatch, part):
     second_batch = files[np.random.default_rng((run.seed, 0)).permutation(36)[12]]
     bad = second_batch if part == "train" else photos / "b" / "19.png"
     bad.write_bytes(b"no image")
-    with pytest.raises(Stopped, match=f"{bad.name}: .* which is saved") as stopped:
+    with pytest.raises(Stopped, match=f"{bad.name}: .*; a checkpoint of") as stopped:
         loop.train(run, tmp_path / "run")
     assert stopped.value.exit_code == 1
     steps = 1 if part == "train" else 3
@@ -632,7 +632,7 @@ def test_a_run_without_a_checkpoint_starts_anew_and_says_so(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 4096}, "--batch 4096: at most 1437, the images of"),
+        ({"batch": 4096}, "--batch 4096: at most 1437, the number of"),
         ({"batch": 100, "mesh": Mesh(devices=8)}, "96 and 104"),
         ({"data": Data("no/such/folder")}, "no/such/folder"),
         ({"optim": Optim(layer_decay={"fc9": 0.1})}, "'fc9'"),

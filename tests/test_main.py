@@ -326,7 +326,7 @@ def test_a_run_is_trained_tested_used_and_drawn(tmp_path, monkeypatch, capfd):
     with pytest.raises(errors.InputError, match="no images in run/checkpoints"):
         command("predict", folder, folder / "checkpoints")
     for flag, value in (("--net", "vgg-d"), ("--input", "torch")):
-        with pytest.raises(errors.InputError, match=f"{flag}: not with run: a run"):
+        with pytest.raises(errors.InputError, match=f"{flag}: not with run: a run has"):
             command("predict", folder, picture, flag, value)
 
     (tmp_path / "set" / "cat").mkdir(parents=True)

@@ -15,13 +15,17 @@ from alexvgg_jax.weights import Input
 class Convert:
     """Convert weights: convert WEIGHTS OUT --to torchvision."""
 
-    weights: tyro.conf.Positional[str]  # a file, a run's folder, or an id of the Hub
+    # a file, a run's folder, or OWNER/NAME of the Hugging Face Hub
+    weights: tyro.conf.Positional[str]
     out: tyro.conf.Positional[Path]  # the file to write
-    # ours and torchvision: .safetensors. stablehlo: a program that needs only jax
+    # format of OUT: ours and torchvision write .safetensors; stablehlo writes a program
+    # that needs only jax
     to: Literal["ours", "torchvision", "stablehlo"] = "ours"
-    net: str = ""  # the model, if the file fits several: vgg-d, ...
-    input: Input | None = None  # that the file's net takes, if its format does not tell
-    mean: Path | None = None  # the mean image of Caffe, a .binaryproto
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
+    # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
+    # without it, what nets of the file's format take (not known for ONNX: name it)
+    input: Input | None = None
+    mean: Path | None = None  # mean image of Caffe's net, a .binaryproto
 
     def __call__(self) -> None:
         suffix = ".stablehlo" if self.to == "stablehlo" else ".safetensors"

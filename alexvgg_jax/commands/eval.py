@@ -57,23 +57,34 @@ class Loaded(NamedTuple):
 class Eval:
     """Test a net: eval RUN, or eval WEIGHTS --data FOLDER.
 
-    centre: the centre crop. nine, ten, multi-crop: the mean of 9, 10 (AlexNet §6) or 50
-    crops (VGG §3.2). dense: the net slid over the image and its mirror image (VGG
-    §3.2). centre, nine and ten see the centre square of an image, the others all of it.
+    A protocol says what is averaged for each image:
+
+    - centre: the centre crop alone
+    - nine: 9 crops of the centre square (the CIFAR-10 nets of 2012)
+    - ten: 10 crops of the centre square (AlexNet §6)
+    - multi-crop: 50 crops of the whole image (VGG §3.2)
+    - dense: the net slid over the whole image and its mirror image (VGG §3.2)
+    - dense+multi-crop: the mean of the last two
     """
 
-    weights: tyro.conf.Positional[str]  # a run's folder, a file, or an id of the Hub
-    data: str = ""  # a folder or a TFDS name; without it the test images of the run
-    net: str = ""  # the model, if the file fits several: vgg-d, ...
-    input: Input | None = None  # that the file's net takes, if its format does not tell
-    protocol: Protocol = "centre"  # what is averaged for each image
-    # pixels of the short side, averaged; without it each net's own scale
+    # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub
+    weights: tyro.conf.Positional[str]
+    data: str = ""  # a folder or a TFDS name; without it, the run's test images
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
+    # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
+    # without it, what nets of the file's format take (not known for ONNX: name it)
+    input: Input | None = None
+    protocol: Protocol = "centre"  # what is averaged for each image: see above
+    # pixels: short sides to which an image is scaled; the probabilities of all scales
+    # are averaged; without it, each net's own scale
     scales: tuple[int, ...] = ()
     # other runs or weights, or files of --save: average their probabilities too
     fuse: tuple[str, ...] = ()
-    save: Path | None = None  # an .npz file of the averaged probabilities and labels
-    mistakes: bool = False  # draw confusion.png and mistakes.png in RUN, or else here
-    batch: int = 32  # images at a time
+    save: Path | None = None  # .npz file to write: the averaged probabilities, labels
+    # draw the confusion matrix and the most certain mistakes: confusion.png and
+    # mistakes.png in the run's folder, or in this one for a file of weights
+    mistakes: bool = False
+    batch: int = 32  # images that are computed together
     skip_bad: bool = False  # leave out damaged images; otherwise they are an error
 
     def __call__(self) -> None:
@@ -144,7 +155,8 @@ class Eval:
                 f"{source.about}: {len(source.classes)} classes, and the net has "
                 f"{net.classes}, such as {names[0]!r}"
             )
-        note = f"{source.about}: class i of the net is class i in order of the names"
+        note = "class names differ from the net's, so output i is class i by name"
+        note = f"{source.about}: {note}"
         note = "; ".join(filter(None, (source.note, note)))
         return replace(source, note=note), "test"
 

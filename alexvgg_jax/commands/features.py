@@ -44,13 +44,17 @@ class Features:
     """
 
     pictures: tyro.conf.Positional[tuple[Path, ...]]  # files, or folders of them
-    weights: str  # a file, the folder of a run, or an id of the Hugging Face Hub
+    weights: str  # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub
     out: Path  # the .safetensors file to write
-    layer: str = "relu7"  # relu7: after the ReLU; fc7: before it; pool5: maps
-    pool: Pooling = "none"  # of maps over all positions: none keeps the maps
-    batch: int = 32  # pictures at a time
-    net: str = ""  # the model, if the file fits several: vgg-d, ...
-    input: Input | None = None  # that the file's net takes, if its format does not tell
+    # name of the layer: fc7 is the last hidden layer before its ReLU, relu7 the same
+    # after it, pool5 the maps of the last pooling
+    layer: str = "relu7"
+    pool: Pooling = "none"  # how a map becomes one number; none: it does not
+    batch: int = 32  # pictures that are computed together
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
+    # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
+    # without it, what nets of the file's format take (not known for ONNX: name it)
+    input: Input | None = None
 
     def __call__(self) -> None:
         files = [file for path in self.pictures for file in image_files(path)]

@@ -33,16 +33,20 @@ BATCH = 32
 class Predict:
     """Classify pictures: predict photo.jpg FOLDER ... --weights WEIGHTS.
 
-    WEIGHTS is the folder of a run, a file of weights, or an id of the Hugging Face Hub.
+    WEIGHTS is a run's folder, a file of weights, or OWNER/NAME of the Hugging Face Hub.
     `predict RUN photo.jpg ...` is the same as `predict photo.jpg ... --weights RUN`.
     """
 
     pictures: tyro.conf.Positional[tuple[str, ...]]  # files, or folders of them
-    weights: str = ""  # default: the first of the pictures
-    net: str = ""  # the model, if the file fits several: vgg-d, ...
-    input: Input | None = None  # that the file's net takes, if its format does not tell
-    csv: Path | None = None  # also write file, rank, class, probability to this file
-    # average over the centre, 9 crops, 10 (AlexNet §6), or 50 (VGG §3.2)
+    # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub; without it, the
+    # first path of the command line
+    weights: str = ""
+    net: str = ""  # model, such as vgg-d; needed only if several models fit the file
+    # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
+    # without it, what nets of the file's format take (not known for ONNX: name it)
+    input: Input | None = None
+    csv: Path | None = None  # file to which file, rank, class, probability are written
+    # number of crops to average: 1 (the centre), 9, 10 (AlexNet §6) or 50 (VGG §3.2)
     views: Views = 1
 
     def __call__(self) -> None:
@@ -60,7 +64,8 @@ class Predict:
         if Path(weights).is_dir():
             if self.net or self.input:
                 flag = "--net" if self.net else "--input"
-                raise InputError(f"{flag}: not with {weights}: a run tells its own")
+                why = "a run has its own net and input"
+                raise InputError(f"{flag}: not with {weights}: {why}")
             (setup, params), to_square = prepare.load(Path(weights)), fit
         else:
             setup, params, to_square = self._from_file(weights)

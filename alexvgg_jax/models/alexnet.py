@@ -71,25 +71,30 @@ class AlexNet(Net):
     padding it needs, and for `lrn_k` 0, which would divide dark pixels by zero.
     """
 
-    width: float = 1.0  # factor of the kernels and units of every layer
-    classifier: float = 1.0  # multiplies the units of fc6 and fc7 after `width`
-    conv1: tuple[int, int] = (11, 4)  # size, stride: 11 4; 5 2 or 5 1 for small images
-    activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
-    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv1
-    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")  # layers after conv2
-    pooling: tuple[int, int] = (3, 2)  # size and stride; 2 2 keeps the map sizes
-    lrn_alpha: float = 1e-4  # as in the formula; the program divides it by n = 5
-    lrn_k: float = 2.0  # k of the formula; Caffe uses 1
-    lrn_across_towers: bool = False  # let LRN windows cross from one GPU to the other
-    towers: Literal["joined", "apart", "half", "one"] = "joined"  # joined: the paper
-    without: Middle | None = None  # a layer to leave out, with its activation and norm
-    dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
-    inverted_dropout: bool = False  # scale in training instead of in tests, as Caffe
-    weight_init: WeightInit = "paper"  # glorot or he: in all layers
-    middle_init: float = 0.01  # paper: deviation in conv3, conv4 and conv5
-    hidden_init: float = 0.01  # paper: deviation in fc6 and fc7
-    bias_init: float = 1.0  # in conv2, conv4, conv5, fc6 and fc7
-    clip_windows: bool = False  # drop conv1's last window where the image ends first
+    width: float = 1.0  # multiplies the number of kernels and units of every layer
+    classifier: float = 1.0  # multiplies the number of units of fc6 and fc7 once more
+    conv1: tuple[int, int] = (11, 4)  # size and stride; small images need 5 2 or 5 1
+    activation: Activations = "relu"  # function after each layer but the last (§3.1)
+    # layers after conv1, in order; norm: LRN over maps; spatial: LRN over pixels
+    after_conv1: tuple[Step, ...] = ("act", "norm", "pool")
+    # layers after conv2, as for conv1
+    after_conv2: tuple[Step, ...] = ("act", "norm", "pool")
+    # size and stride: 3 2 overlaps (§3.4); 2 2 does not, and gives the same map sizes
+    pooling: tuple[int, int] = (3, 2)
+    lrn_alpha: float = 1e-4  # alpha of LRN (§3.3); cuda-convnet divides it by 5
+    lrn_k: float = 2.0  # k of LRN (§3.3); Caffe has 1
+    lrn_across_towers: bool = False  # normalise over the maps of both GPUs together
+    # joined: as in the paper; apart: two towers until fc8; half: one GPU, half the
+    # kernels; one: one GPU, all kernels
+    towers: Literal["joined", "apart", "half", "one"] = "joined"
+    without: Middle | None = None  # layer to leave out, with its activation and norm
+    dropout: float = 0.5  # probability that a unit of fc6 or fc7 is dropped
+    inverted_dropout: bool = False  # scale the kept units in training, as Caffe does
+    weight_init: WeightInit = "paper"  # paper: N(0, 0.01^2), or as the next two say
+    middle_init: float = 0.01  # deviation of conv3, conv4, conv5 with weight-init paper
+    hidden_init: float = 0.01  # deviation of fc6 and fc7 with weight-init paper
+    bias_init: float = 1.0  # initial biases of conv2, conv4, conv5, fc6 and fc7
+    clip_windows: bool = False  # drop conv1's windows that extend beyond the image
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,8 +191,8 @@ class OneWeirdTrick(Net):
     N(0, 0.01^2), biases from 0. Only complete windows count.
     """
 
-    activation: Activations = "relu"  # the nonlinearity; §3.1 compares it with tanh
-    dropout: float = 0.5  # the probability to drop an input of fc6 and fc7
+    activation: Activations = "relu"  # function after each layer but the last (§3.1)
+    dropout: float = 0.5  # probability that an input of fc6 or fc7 is dropped
 
     def layers(self) -> tuple[Layer, ...]:
         return (

@@ -28,7 +28,7 @@ class FiveLayers(Net):
 
     classes: FromData = 10
     image_size: FromData = 32
-    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    activation: Activations = "relu"  # function after each layer but the last
 
     def layers(self) -> tuple[Layer, ...]:
         return (
@@ -51,7 +51,7 @@ class FourLayers(Net):
 
     classes: FromData = 10
     image_size: FromData = 32
-    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    activation: Activations = "relu"  # function after each layer but the last
     lrn: bool = False  # response normalisation over 3x3 pixels
 
     def layers(self) -> tuple[Layer, ...]:
@@ -83,7 +83,7 @@ class ConvLocal(Net):
 
     classes: FromData = 10
     image_size: FromData = 24
-    activation: Activations = "relu"  # or tanh (AlexNet §3.1)
+    activation: Activations = "relu"  # function after each layer but the last
     lrn: bool = False  # response normalisation over 9 maps
     local3: int = 32  # kernels at each position of the first local layer
 

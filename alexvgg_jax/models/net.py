@@ -45,7 +45,7 @@ class Net:
     classes: FromData = 1000
     image_size: FromData = 224
     remat: bool = False  # recompute activations in the backward pass: less memory
-    compute: Compute = "float32"  # dtype of activations; bfloat16 for GPUs and TPUs
+    compute: Compute = "float32"  # type of activations; bfloat16: on GPUs and TPUs
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -97,7 +97,11 @@ class Net:
         return Network(self)
 
     def init(self, key: PRNGKeyArray) -> Params:
-        """Float32 parameters drawn as the paper draws them: layer -> kernel, bias."""
+        """The initial parameters, in float32: layer -> {"kernel", "bias"}.
+
+        Each layer is drawn as the net's switches say: AlexNet as in its paper, VGG from
+        Glorot's distribution unless `weight_init` is another.
+        """
         variables = self.module().init(key, method="draw")
         return cast(Params, variables["params"])
 

@@ -88,10 +88,10 @@ def score(
 ) -> Float[Array, "batch classes"]:
     """VGG §3.2: each image's class scores, averaged over its score map.
 
-    An image can be smaller than its array: `maps` are the `map_sizes` of the images,
-    and what is beyond them changes nothing. Every layer sees there what it sees beyond
-    the border of an array: zeros, and for a maximum nothing. So images of several sizes
-    share a compiled program, and have the scores that they have alone.
+    An image can be smaller than its array. `maps` are the `map_sizes` of the images.
+    Every layer masks what is beyond an image: with zeros, and in maximum pooling with
+    minus infinity, as at the border of an array. So the padding changes no score, and
+    images of several sizes share one compiled program.
     """
     x = images.astype(compute_dtype(images, compute))  # pyright: ignore[reportArgumentType]
     for layer, sizes in zip(layers, maps, strict=True):

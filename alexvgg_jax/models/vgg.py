@@ -71,15 +71,19 @@ class VGG(Net):
     for sides that are no multiples of 32.
     """
 
-    column: Literal["A", "B", "B 5x5", "C", "D", "E"] = "D"  # of Table 1
-    lrn: bool = False  # normalise after conv1_1
-    activation: Activations = "relu"  # or tanh, which AlexNet §3.1 compares
-    pool: Pooling = "max"  # average: for style transfer (Gatys et al. 2016)
-    clip_windows: bool = False  # drop a last window where the image ends first
-    head: Literal["fc", "dense", "gap"] = "fc"  # gap: global average pooling
-    width: float = 1.0  # factor of the kernels and hidden units, for small data
-    dropout: float = 0.5  # the probability to drop a unit of fc6 and fc7
-    # glorot, he; deviation: N(0, 0.01^2); variance: N(0, 0.1^2), which overflows
+    # column of VGG's Table 1; B 5x5 is the net of VGG §4.1
+    column: Literal["A", "B", "B 5x5", "C", "D", "E"] = "D"
+    lrn: bool = False  # response normalisation after conv1_1 (column A-LRN)
+    activation: Activations = "relu"  # function after each layer but the last
+    pool: Pooling = "max"  # average is for style transfer (Gatys et al. 2016)
+    clip_windows: bool = False  # drop pooling windows that extend beyond the image
+    # fc: fully-connected layers; dense: the same, slid over an image of any size;
+    # gap: global average pooling
+    head: Literal["fc", "dense", "gap"] = "fc"
+    width: float = 1.0  # multiplies the number of kernels and hidden units
+    dropout: float = 0.5  # probability that a unit of fc6 or fc7 is dropped
+    # how weights are drawn: glorot and he scale them by layer; deviation: N(0, 0.01^2);
+    # variance: N(0, 0.1^2), too large to train from
     weight_init: Literal["glorot", "he", "deviation", "variance"] = "glorot"
 
     def __post_init__(self) -> None:
