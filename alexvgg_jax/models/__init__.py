@@ -7,6 +7,7 @@ logits, features = net.apply(params, images, train=False)
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["MODELS", "Compute", "Features", "Net", "Params", "build"]
 
 MODELS: dict[str, Net] = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
 
-USUAL_NAMES = {
+USUAL_NAMES = {  # without dashes, and without the "bn" of batch normalisation
     "alexnet": "alexnet-paper",
     "vgg11": "vgg-a",
     "vgg13": "vgg-b",
@@ -41,8 +42,7 @@ def build(name: str, /, **switches: Any) -> Net:
     image that is too small.
     """
     if name not in MODELS:
-        usual = f"; here it is {USUAL_NAMES[name]!r}" if name in USUAL_NAMES else ""
-        raise InputError(f"unknown model {name!r}{usual or _closest(name, MODELS)}")
+        raise InputError(f"unknown model {name!r}{_usual(str(name))}")
     net = MODELS[name]
     known = [field.name for field in dataclasses.fields(net)]
     for switch in switches:
@@ -52,6 +52,13 @@ def build(name: str, /, **switches: Any) -> Net:
     net = dataclasses.replace(net, **switches)
     net.shapes()  # raises if the image is too small
     return net
+
+
+def _usual(name: str) -> str:
+    """What a model is called here, or the closest name."""
+    ours = {model.replace("-", ""): model for model in MODELS} | USUAL_NAMES
+    plain = re.sub("[-_]", "", name.lower()).removesuffix("bn")
+    return f"; here it is {ours[plain]!r}" if plain in ours else _closest(name, MODELS)
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
