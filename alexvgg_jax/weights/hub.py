@@ -1,5 +1,6 @@
 """Files of the Hugging Face Hub."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def download(repository: str) -> Path:
             f"{repository}: no such file; to download it from the Hugging Face Hub: "
             "pip install huggingface_hub"
         ) from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not every retry
     try:
         return Path(huggingface_hub.hf_hub_download(repository, NAME))
     except Exception as error:  # of the hub, of the network, or of the disk
