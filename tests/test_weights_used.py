@@ -330,14 +330,20 @@ def test_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch):
         weights.load("timm/vgg16", NET)
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, capfd):
-    class Fake:
-        @staticmethod
-        def hf_hub_download(*_):
-            logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
-            raise OSError("\nno network\nmore")
+def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, caplog):
+    """The library, which loads its parts when they are used, reports every retry."""
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Fake)
+    def fetch(*_):
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
+        raise OSError("\nno network\nmore")
+
+    class Fake:
+        @property
+        def hf_hub_download(self):
+            logging.getLogger("huggingface_hub").setLevel(logging.WARNING)
+            return fetch
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Fake())
     with pytest.raises(InputError, match="timm/vgg16: .*OSError: no network$"):
         weights.load("timm/vgg16", NET)
-    assert not capfd.readouterr().err
+    assert not caplog.records

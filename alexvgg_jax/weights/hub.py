@@ -30,9 +30,10 @@ def download(repository: str) -> Path:
             f"{repository}: no such file; to download it from the Hugging Face Hub: "
             "pip install huggingface_hub"
         ) from None
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # not every retry
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, NAME))
+        fetch = huggingface_hub.hf_hub_download  # sets the level of what is logged
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no retries
+        return Path(fetch(repository, NAME))
     except Exception as error:  # of the hub, of the network, or of the disk
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise InputError(
