@@ -190,7 +190,7 @@ def fold_norm(
     shapes = [kernel.shape[:1], bias.shape, *(array.shape for array in norm)]
     if kernel.ndim != 4 or len({*shapes}) > 1:
         raise ValueError(f"normalisation: shapes {shapes} do not fit")
-    if not np.isfinite(norm).all() or variance.min() < 0:
+    if not np.isfinite([scale, shift, mean, variance]).all() or variance.min() < 0:
         raise ValueError("normalisation: NaN, infinity or a negative variance")
     with np.errstate(all="ignore"):  # of damaged files; what is not finite is named
         factor = scale / np.sqrt(variance + epsilon)
