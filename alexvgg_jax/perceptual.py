@@ -77,8 +77,9 @@ def lpips(
 
     `net` is `alexnet-owt` or `vgg-d`, with torchvision's weights. With `spatial` a map
     (batch, height, width) says where the images differ. Raises InputError for another
-    net, and for images that are not in `range`.
+    net, for images that are not in `range`, and for pairs of different shapes.
     """
+    _check_pairs(images.shape, others.shape)
     ours, theirs = (
         lpips_features(net, params, batch, range=range) for batch in (images, others)
     )
@@ -96,7 +97,9 @@ def content_loss(
     layers: Sequence[str] = CONTENT,
     mean: Mean = MEAN,
 ) -> Float[Array, "batch"]:
-    """`content_distance` of each pair of images. Raises what `features` raises."""
+    """`content_distance` of each pair of images. Raises what `features` raises, and
+    InputError for pairs of different shapes."""
+    _check_pairs(images.shape, others.shape)
     ours, theirs = (
         features(net, params, batch, layers, range=range, mean=mean)
         for batch in (images, others)
@@ -115,12 +118,18 @@ def style_loss(
     mean: Mean = MEAN,
 ) -> Float[Array, "batch"]:
     """`style_distance` of each pair of images, which may differ in size. Raises what
-    `features` raises."""
+    `features` raises, and InputError for batches of different lengths."""
+    _check_pairs(images.shape[:1], others.shape[:1])
     ours, theirs = (
         grams(features(net, params, batch, layers, range=range, mean=mean))
         for batch in (images, others)
     )
     return style_distance(ours, theirs)
+
+
+def _check_pairs(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
+    if ours != theirs:
+        raise InputError(f"pairs of images of different shapes, {ours} and {theirs}")
 
 
 def features(

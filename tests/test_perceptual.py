@@ -348,3 +348,17 @@ def test_content_and_style_of_images():
     style = style_loss(TINY, params, a, wide, **options)
     expected = style_distance(grams(found(a)), grams(found(wide)))
     np.testing.assert_allclose(style, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_pairs_have_one_shape():
+    """One image is not compared with a batch, nor with one of another size."""
+    params, a = random_params(TINY), pictures(3, 8)
+    for others in (pictures(1, 8), pictures(3, 9)):
+        for distance in (lpips, partial(content_loss, layers=("relu2",))):
+            with pytest.raises(
+                InputError, match=r"of different shapes, \(3, 8, 8, 3\)"
+            ):
+                distance(TINY, params, a, others, **BYTES)
+    with pytest.raises(InputError, match=r"of different shapes, \(3,\) and \(1,\)"):
+        style_loss(TINY, params, a, pictures(1, 9), layers=("relu2",), **BYTES)

@@ -122,16 +122,40 @@ def test_batch_normalisation_is_folded(tmp_path):
     save_file(state, tmp_path / "a.safetensors")
     loaded = weights.load(tmp_path / "a.safetensors", VGG)
     assert_agrees(VGG, loaded, folded, TORCH)
-    del state["features.1.running_var"]
+    state["features.99.running_mean"] = state["features.1.bias"]
+    del state["features.1.running_var"], state["features.9.running_mean"]
+    del state["features.11.bias"], state["features.5.weight"], state["features.5.bias"]
+    del state["features.5.running_mean"], state["features.5.running_var"]
+    state["features.12.bias"] = state["features.12.bias"][1:]
+    state["features.16.running_var"] = -state["features.16.running_var"]
+    state["features.19.weight"] = state["features.19.weight"] * np.nan
     save_file(state, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match="missing features.1.running_var"):
+    with pytest.raises(InputError) as error:
         weights.load(tmp_path / "a.safetensors", VGG)
+    assert str(error.value).endswith(
+        "a.safetensors: not weights of this VGG: missing features.11.bias; "
+        "surplus features.99.running_mean; missing "
+        "features.1.running_var, features.5.weight, features.5.bias, "
+        "features.5.running_mean, features.5.running_var, features.9.running_mean; "
+        "features.12.bias has shape (12,), not (13,); features.16.running_var has "
+        "negative numbers; NaN or infinity in features.19.weight"
+    )
 
 
 @pytest.mark.parametrize("name", ["torch", "caffe", "rgb"])
 def test_an_input_that_the_user_names(name, vgg_file):
+    """The published weights take another input than "caffe" or "rgb"."""
     loaded = weights.load(vgg_file, VGG, input=name)
     assert_agrees(VGG, loaded, random_arrays(VGG), CONVENTIONS[name])
+    about = (loaded[1].source, loaded[1].licence)
+    published = ("https://github.com/pytorch/vision", "BSD-3-Clause")
+    assert about == (published if name == "torch" else ("", ""))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_input_is_one_line(vgg_file):
+    with pytest.raises(InputError, match="input bgr: choose from torch, caffe, rgb"):
+        weights.load(vgg_file, VGG, input="bgr")  # pyright: ignore[reportArgumentType]
 
 
 CAFFE_ALEXNET = ("conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2")
@@ -161,6 +185,12 @@ def test_caffe_alexnet(name, other, start, generation, tmp_path):
     assert loaded[1].squash
     with pytest.raises(InputError, match="(norm|pool)1 comes before (norm|pool)1"):
         weights.load(file, build(other, **small))
+    paper = replace(net, lrn_k=2.0, lrn_alpha=1e-4, lrn_across_towers=False)
+    differences = (
+        "norm1 has alpha 0.0001, not 0.0005; norm1 has k 1, not 2; norm1 has g"
+    )
+    with pytest.raises(InputError, match=f"{differences}roups 1, not 2; norm2 has "):
+        weights.load(file, paper)
 
 
 def test_caffe_vgg(tmp_path):
@@ -181,6 +211,8 @@ def test_a_mean_image_of_caffe(tmp_path, vgg_file):
     image = np.full((60, 40, 3), 200, np.uint8)
     expected = 200 - mean[8:40, 8:40]
     np.testing.assert_allclose(weights.preprocess(image, provenance), expected)
+    with pytest.raises(InputError, match="nope.binaryproto: No such file or directory"):
+        weights.load(vgg_file, VGG, mean=tmp_path / "nope.binaryproto")
 
 
 @pytest.mark.parametrize("form", ["1", "2", "model", "3"])
@@ -278,11 +310,15 @@ def test_torchvision_out_and_in_is_exact(tmp_path):
     """Convolutions alone, for speed; the next test has the other layers."""
     net, file = build("alexnet-owt"), tmp_path / "a.safetensors"
     params = random_params(net, [f"conv{i}" for i in range(1, 6)])
-    provenance = Provenance(format="keras", mean=np.array([120.0, 110.0, 100.0]))
+    mean = np.array([120.0, 110.0, 100.0])
+    provenance = Provenance("keras", mean, "someone", "CC BY 4.0", "71.3", squash=True)
     weights.save(params, file, net, provenance, target="torchvision")
     loaded, found = weights.load(file, net)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
     np.testing.assert_allclose(found.mean, provenance.mean)
+    # Convolutions alone have no accuracy.
+    expected = replace(provenance, mean=found.mean, accuracy="")
+    assert vars(found) == vars(expected)
 
 
 @pytest.mark.parametrize("name", ["alexnet-owt", "vgg-a", "vgg-d"])

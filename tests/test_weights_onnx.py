@@ -135,6 +135,91 @@ def test_settings_that_mean_the_same(changes, tmp_path):
     assert weights.load(tmp_path / "a.onnx", ALEXNET, input="rgb")
 
 
+def rewired(graph, layer: str, kind: str, *others: str, **settings) -> None:
+    """Put a node between the one that computes `layer` and the one before it."""
+    layers = [x.name for x in ALEXNET.layers() if not x.name.startswith("drop")]
+    layers.insert(layers.index("fc6"), "flatten")
+    node = graph.nodes[position := layers.index(layer)]
+    inputs = [node.input[0], *others]
+    new = helper.make_node(kind, inputs, [f"new {kind}"], name="new node", **settings)
+    graph.nodes.insert(position, new)
+    node.input[0] = new.output[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("flatten", "Transpose", {"perm": [0, 1, 3, 2]}), "Transpose to .* 0 1 3 2"),
+        (("conv2", "Transpose", {"perm": [0, 1, 3, 2]}), "Transpose to .* 0 1 3 2"),
+        (("conv1", "Transpose", {"perm": [0, 2, 3, 1]}), "Transpose to .* 0 2 3 1"),
+        (("fc6", "Transpose", {"perm": [0, 2, 3, 1]}), "Transpose to .* 0 2 3 1"),
+        (("conv1", "Gather", "t0", {"axis": 1}), "the operation Gather"),
+        (("conv4", "Slice", "t0", "t0", {}), "the operation Slice"),
+        (("conv4", "Concat", "n9", {"axis": 1}), "the operation Concat"),
+        (("conv4", "Reshape", "t0", {}), "Reshape before the last pooling"),
+        (("conv4", "Softmax", {}), "the operation Softmax"),
+        (("conv4", "Add", "n9", {}), "the operation Add"),
+        (("fc6", "Cast", {"to": onnx.TensorProto.INT8}), "Cast to integers"),
+    ],
+    ids=str,
+)
+def test_nodes_that_change_the_data(change, message, tmp_path):
+    graph = onnx_graph(ALEXNET, random_arrays(ALEXNET))
+    *names, settings = change
+    rewired(graph, *names, **settings)
+    graph.write(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match=f"a.onnx: node new node: {message}"):
+        weights.load(tmp_path / "a.onnx", ALEXNET, input="rgb")
+
+
+def test_the_graph_is_followed_by_its_wires(tmp_path):
+    """conv4 reads conv3: relu3 is in the list of nodes only. What is off the way, such
+    as the target of a Reshape, does not matter."""
+    graph, file = onnx_graph(ALEXNET, random_arrays(ALEXNET)), tmp_path / "a.onnx"
+    rewired(graph, "fc6", "Reshape", "shape")
+    rewired(graph, "conv1", "Transpose", perm=[0, 3, 1, 2])  # images as in TensorFlow
+    for kind, output in (("Shape", "shape"), ("Tanh", "a"), ("MaxPool", "b")):
+        graph.nodes.append(helper.make_node(kind, ["n0"], [output]))
+    graph.write(file)
+    assert weights.load(file, ALEXNET, input="rgb")
+    relu = next(n for n in graph.nodes if n.op_type == "Relu" and n.input[0] == "n8")
+    conv = next(n for n in graph.nodes if relu.output[0] in n.input)
+    conv.input[0] = relu.input[0]
+    graph.write(file)
+    with pytest.raises(InputError, match="not weights of this AlexNet: no relu3$"):
+        weights.load(file, ALEXNET, input="rgb")
+    conv.input[0] = "t0"
+    graph.write(file)
+    with pytest.raises(InputError, match="its output comes from t0, not from the im"):
+        weights.load(file, ALEXNET, input="rgb")
+
+
+def test_kernels_that_are_transposed(tmp_path):
+    """HWIO, as in TensorFlow."""
+    arrays = random_arrays(VGG)
+    graph = onnx_graph(VGG, arrays)
+    kernel = graph.tensor(arrays["conv1_1"][0].transpose(2, 3, 1, 0))
+    oihw = helper.make_node("Transpose", [kernel], ["oihw"], perm=[3, 2, 0, 1])
+    graph.nodes.insert(0, oihw)
+    graph.nodes[1].input[1] = "oihw"
+    graph.write(tmp_path / "a.onnx")
+    loaded = weights.load(tmp_path / "a.onnx", VGG, input="torch")
+    assert_agrees(VGG, loaded, arrays, CONVENTIONS["torch"])
+
+
+def test_a_graph_with_a_sum_after_a_bias(tmp_path):
+    arrays = random_arrays(VGG)
+    graph = onnx_graph(VGG, arrays)
+    graph.nodes.pop()  # Softmax
+    graph.x = graph.nodes[-1].output[0]
+    graph.add("Add", np.ones(5))
+    graph.write(tmp_path / "a.onnx")
+    loaded = weights.load(tmp_path / "a.onnx", VGG, input="torch")
+    kernel, bias = arrays["fc8"]
+    arrays = arrays | {"fc8": (kernel, bias + 1)}
+    assert_agrees(VGG, loaded, arrays, CONVENTIONS["torch"])
+
+
 def test_normalisation_within_towers_is_not_in_a_graph(tmp_path):
     onnx_graph(ALEXNET, random_arrays(ALEXNET)).write(tmp_path / "a.onnx")
     paper = dataclasses.replace(ALEXNET, lrn_across_towers=False)

@@ -108,14 +108,16 @@ def torch_state(model: str, arrays: Arrays) -> dict[str, np.ndarray]:
 # Caffe's protocol buffers
 
 
-def message(*fields: tuple[int, int | str | bytes | list]) -> bytes:
-    """Fields as bytes: varints, strings, messages, and lists of packed floats."""
+def message(*fields: tuple[int, int | float | str | bytes | list]) -> bytes:
+    """Fields as bytes: varints, floats, strings, messages, lists of packed floats."""
     return b"".join(_field(number, value) for number, value in fields)
 
 
 def _field(number: int, value) -> bytes:
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
+    if isinstance(value, float):
+        return _varint(number << 3 | 5) + struct.pack("<f", value)
     if isinstance(value, str):
         value = value.encode()
     if isinstance(value, list):
@@ -144,16 +146,23 @@ def blob(array: np.ndarray, legacy: bool) -> bytes:
 def caffemodel(
     arrays: Arrays, layers: Iterable[str], generation: int, name: str = "net"
 ) -> bytes:
-    """A net of generation 0, 1 or 2, with layers that have no weights too."""
+    """A net of generation 0, 1 or 2, with layers that have no weights too. Its response
+    normalisation states alpha and the size: k is Caffe's 1."""
     fields = []
+    size, alpha = (13, 14) if generation == 0 else (1, 2)
+    lrn = [(size, 5), (alpha, 1e-4)]
+    if generation:
+        lrn = [(118 if generation == 2 else 18, message(*lrn))]
     for layer in layers:
         blobs = [blob(a, legacy=generation < 2) for a in arrays.get(layer, ())]
+        more = lrn if layer.startswith("norm") else []
         if generation == 2:
-            fields.append((100, message((1, layer), *((7, b) for b in blobs))))
+            fields.append((100, message((1, layer), *((7, b) for b in blobs), *more)))
         elif generation == 1:
-            fields.append((2, message(*((6, b) for b in blobs), (4, layer), (5, 4))))
+            blobs = [(6, b) for b in blobs]
+            fields.append((2, message(*blobs, (4, layer), (5, 4), *more)))
         else:
-            inner = message((1, layer), *((50, b) for b in blobs))
+            inner = message((1, layer), *((50, b) for b in blobs), *more)
             fields.append((2, message((1, inner))))
     return message((1, name), *fields)
 

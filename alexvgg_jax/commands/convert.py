@@ -40,7 +40,7 @@ class Convert:
             weights.export(params, self.out, net, provenance)
         else:
             weights.save(params, self.out, net, provenance, self.to)
-        about = provenance.source or f"from {provenance.format}"
+        about = provenance.source or f"from {provenance.format}, source unknown"
         if provenance.licence:  # names of arrays do not tell whose weights they are
             licence = f"published weights are under {provenance.licence}"
             about = f"from the format of {provenance.format}, whose {licence}"

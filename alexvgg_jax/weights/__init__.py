@@ -78,7 +78,8 @@ def load(
     `file` is a file of torchvision or timm (`.safetensors`, `.pth`), Keras (`.h5`),
     Caffe (`.caffemodel`), ONNX, or `save`; the folder of a run; or the id of a
     repository of the Hugging Face Hub, which is downloaded once. Its content tells the
-    format, and a path is never looked for on the network.
+    format. OWNER/NAME is an id if there is no folder OWNER here, and if it does not end
+    as files of weights do; nothing else is looked for on the network.
 
     The parameters take RGB from 0 to 255 minus `provenance.mean`, whichever input the
     file's own net takes. `input` names that if the file's format does not tell, or if
@@ -129,6 +130,8 @@ def _load(
     """What `load` returns for a file that has been read."""
     if input and stored.net:
         raise InputError(f"{stored.path}: input {input}: the file tells its input")
+    if input and input not in CONVENTIONS:
+        raise InputError(f"input {input}: choose from {', '.join(CONVENTIONS)}")
     convention = CONVENTIONS[input] if input else stored.convention
     if convention is None:
         raise InputError(
@@ -137,15 +140,19 @@ def _load(
         )
     params = to_params(stored, net, convention, key)
     provenance = for_net(stored.provenance, net)
+    published = stored.published.get(model_of(net) or "")
+    if published and net.classes == 1000:
+        provenance = replace(provenance, accuracy=published)
     if input:
         provenance = replace(provenance, mean=np.array(convention.mean))
+        if not convention.is_like(stored.convention):  # others than those published
+            provenance = replace(provenance, source="", licence="", accuracy="")
     if mean:
         provenance = replace(provenance, mean=read_mean(mean))
     if key is not None:
         return params, replace(provenance, accuracy="", classes=())
-    accuracy = stored.published.get(model_of(net) or "")
-    if accuracy and net.classes == 1000:
-        provenance = replace(provenance, accuracy=accuracy)
+    if headless(stored, net):
+        provenance = replace(provenance, accuracy="")
     return params, provenance
 
 
@@ -214,8 +221,9 @@ def save(
 
     "ours" keeps the net and the provenance. "torchvision" has the names and the layout
     of torchvision, whose nets then take RGB / 255 minus `provenance.mean` / 255,
-    divided by torchvision's deviation; the metadata have both. The first kernel is
-    stored in float64, so that `load` gives the same parameters bit for bit.
+    divided by torchvision's deviation; the metadata have both and the provenance. The
+    first kernel is stored in float64, so that `load` gives the same parameters bit for
+    bit.
 
     Raises InputError for parameters of another net, and for a net that torchvision
     does not have.

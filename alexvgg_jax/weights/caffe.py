@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
+from alexvgg_jax.models.layers import LRN
 from alexvgg_jax.weights import wire
 from alexvgg_jax.weights.provenance import CAFFE, Convention, Provenance
 from alexvgg_jax.weights.stored import Keys, Stored
@@ -52,11 +53,15 @@ class Kind(NamedTuple):
 
     name: int
     blobs: int
+    lrn: int  # the message with LRN's constants; 0: they are fields of the layer
+    constants: tuple[int, ...] = (1, 2, 3, 5)  # LRN's size, alpha, beta and k
 
 
 # The field of a net that has layers, and the fields of these.
-GENERATIONS = {100: Kind(name=1, blobs=7), 2: Kind(name=4, blobs=6)}
-OLDEST, OLDEST_KIND = 1, Kind(name=1, blobs=50)  # inside a layer of generation 2
+GENERATIONS = {100: Kind(name=1, blobs=7, lrn=118), 2: Kind(name=4, blobs=6, lrn=18)}
+# The oldest are inside a layer of generation 2.
+OLDEST, OLDEST_KIND = 1, Kind(1, blobs=50, lrn=0, constants=(13, 14, 15, 22))
+LRN_DEFAULTS = {"size": 5.0, "alpha": 1.0, "beta": 0.75, "k": 1.0}
 LEGACY_DIMS, SHAPE, DIM, MAX_DIMS = (1, 2, 3, 4), 7, 1, 32
 DTYPES = {5: "<f4", 8: "<f8"}  # of packed numbers
 MAX_LAYERS = 1000
@@ -64,10 +69,14 @@ MAX_LAYERS = 1000
 
 def stored(path: Path, content: memoryview) -> Stored:
     """The blobs of a `.caffemodel` of any generation."""
-    arrays, order = {}, []
+    arrays, order, lrns = {}, [], {}
     try:
-        for name, blobs in itertools.islice(_layers(content), MAX_LAYERS):
+        for layer, kind in itertools.islice(_layers(content), MAX_LAYERS):
+            name = b"".join(_parts(layer, kind.name)).decode("utf-8")
+            blobs = _parts(layer, kind.blobs)
             order.append(name)
+            if constants := _lrn(layer, kind):
+                lrns[name] = constants
             for part, blob in zip(("weight", "bias"), blobs, strict=False):
                 arrays[f"{name}.{part}"] = _array(blob)
     except ValueError as error:
@@ -82,7 +91,7 @@ def stored(path: Path, content: memoryview) -> Stored:
         convention=CAFFE if is_vgg else ILSVRC_2012,
         provenance=VGG if is_vgg else ALEXNET,
         published=PUBLISHED_VGG if is_vgg else PUBLISHED_ALEXNET,
-        differences=lambda net: _differences(order, net),
+        differences=lambda net: _differences(order, net) + _departures(lrns, net),
     )
 
 
@@ -103,10 +112,29 @@ def _differences(order: list[str], net: Net) -> list[str]:
     return []
 
 
+def _departures(lrns: dict[str, dict[str, float]], net: Net) -> list[str]:
+    """The constants of response normalisation that the file states and the net has
+    otherwise. Caffe divides alpha by the size, and its windows cross the towers."""
+    phrases = []
+    for layer in net.layers():
+        if not isinstance(layer, LRN) or not (theirs := lrns.get(layer.name)):
+            continue
+        alpha = layer.alpha * layer.size
+        ours = {"size": layer.size, "alpha": alpha, "beta": layer.beta, "k": layer.k}
+        phrases += [
+            f"{layer.name} has {name} {theirs[name]:.6g}, not {value:.6g}"
+            for name, value in (ours | {"groups": layer.groups}).items()
+            if not np.isclose(theirs[name], value, rtol=1e-5, atol=0)
+        ]
+    return phrases
+
+
 def read_mean(path: Path) -> Float[np.ndarray, "height width 3"]:
     """The mean image of a `.binaryproto`, as RGB. InputError if it is not one."""
     try:
         blob = _array(memoryview(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
     except ValueError as error:
         raise InputError(f"{path}: not a binaryproto: {error}") from None
     if blob.ndim != 4 or blob.shape[:2] != (1, 3) or not np.isfinite(blob).all():
@@ -123,16 +151,28 @@ def is_net(content: memoryview) -> bool:
         return False
 
 
-def _layers(content: memoryview) -> Iterator[tuple[str, list[memoryview]]]:
-    """The name and the blobs of every layer."""
+def _layers(content: memoryview) -> Iterator[tuple[memoryview, Kind]]:
+    """Every layer, and where its fields are."""
     for field in wire.read(content):
         if field.number not in GENERATIONS or field.kind != wire.BYTES:
             continue
         layer, kind = field.data, GENERATIONS[field.number]
         if field.number == 2 and (oldest := _parts(layer, OLDEST)):
             layer, kind = oldest[0], OLDEST_KIND
-        names = _parts(layer, kind.name)
-        yield b"".join(names).decode("utf-8"), _parts(layer, kind.blobs)
+        yield layer, kind
+
+
+def _lrn(layer: memoryview, kind: Kind) -> dict[str, float]:
+    """The constants of response normalisation, if the layer states any."""
+    found = {}
+    for message in _parts(layer, kind.lrn) if kind.lrn else [layer]:
+        for field in wire.read(message):
+            if field.number in kind.constants:
+                name = [*LRN_DEFAULTS][kind.constants.index(field.number)]
+                is_float = field.kind == wire.FOUR
+                number = np.frombuffer(field.data, "<f4")[0] if is_float else 0
+                found[name] = float(number or field.value)
+    return LRN_DEFAULTS | {"groups": 1.0} | found if found else {}
 
 
 def _parts(message: memoryview, number: int) -> list[memoryview]:

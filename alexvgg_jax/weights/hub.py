@@ -1,5 +1,6 @@
 """Files of the Hugging Face Hub."""
 
+import logging
 import re
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def download(repository: str) -> Path:
             "pip install huggingface_hub"
         ) from None
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, NAME))
+        fetch = huggingface_hub.hf_hub_download  # sets the level of what is logged
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no retries
+        return Path(fetch(repository, NAME))
     except Exception as error:  # of the hub, of the network, or of the disk
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise InputError(

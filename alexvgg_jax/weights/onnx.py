@@ -1,9 +1,9 @@
 """Weights in ONNX, by the graph: the names of its tensors do not matter.
 
-The convolutions and matrix products are our layers in the order of computation. All
-that is between them has to be the same as in our net, and so do strides, paddings,
-groups and constants. A batch normalisation is folded into the convolution before it.
-ONNX does not tell which input a net expects.
+The convolutions and matrix products on the way from the images to the output are our
+layers. All that is between them has to be the same as in our net, and so do strides,
+paddings, groups and constants. A batch normalisation is folded into the convolution
+before it. ONNX does not tell which input a net expects.
 """
 
 import math
@@ -32,12 +32,10 @@ from alexvgg_jax.weights.provenance import IMAGENET_MEAN, Provenance
 from alexvgg_jax.weights.stored import Keys, Stored, with_inputs
 from alexvgg_jax.weights.torchvision import fold_norm
 
-# Operations that change no activation, or come after the logits.
-IGNORED = {
-    *("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"),
-    *("Dropout", "Softmax", "LogSoftmax", "Constant", "Shape", "Gather", "Concat"),
-    "Slice",
-}
+# Operations that change no activation.
+IGNORED = {"Identity", "Dropout", "Squeeze", "Unsqueeze", "Cast"}
+FLATTENING = {"Flatten", "Reshape"}  # after the last pooling
+ENDS = {"Softmax", "LogSoftmax"}  # after the logits
 # The paper's AlexNet is missing: ONNX's normalisation has no groups of maps.
 NETS = ("alexnet-owt", "alexnet-caffe", "alexnet-caffenet")
 NETS += ("vgg-a", "vgg-b", "vgg-c", "vgg-d", "vgg-e")
@@ -49,7 +47,7 @@ STEPS = {
     "AveragePool": "average pooling",
     "GlobalAveragePool": "average of all pixels",
 }
-MAPS_LAST = [0, 2, 3, 1]
+MAPS_FIRST, MAPS_LAST = [0, 1, 2, 3], [0, 2, 3, 1]  # axes of (images, maps, h, w)
 MAX_BYTES = 2**31  # of a file; ONNX's own limit
 
 
@@ -69,7 +67,8 @@ class _Found:
     steps: list[_Step] = field(default_factory=list)
     convolutions: int = 0
     matrices: int = 0
-    flat_order: list[int] = field(default_factory=list)  # of the last Transpose
+    axes: list[int] = field(default_factory=lambda: MAPS_FIRST)  # of activations
+    is_flat: bool = False  # their axes are no longer known
 
 
 def stored(path: Path) -> Stored:
@@ -87,7 +86,7 @@ def stored(path: Path) -> Stored:
         raise
     except Exception as error:  # a damaged file can raise any
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: not a graph of ONNX: {first}") from None
+        raise InputError(f"{path}: not a net in ONNX: {first}") from None
     return Stored(
         path=path,
         arrays=found.arrays,
@@ -221,30 +220,79 @@ def _pads(
 
 
 def _walk(path: Path, onnx: Any, graph: Any) -> _Found:
-    """Go through the nodes in the order of computation."""
-    constants = _Constants(onnx, graph)
-    found = _Found()
-    pools = [i for i, node in enumerate(graph.node) if node.op_type == "MaxPool"]
-    for i, node in enumerate(graph.node):
+    """Follow the images to the output. InputError that names a node."""
+    constants, found = _Constants(onnx, graph), _Found()
+    nodes = _way(graph, constants)
+    kinds = [node.op_type for node in nodes]
+    pools = [i for i, kind in enumerate(kinds) if kind == "MaxPool"]
+    for i, node in enumerate(nodes):
         settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        kind = node.op_type
         is_head = bool(pools) and i > pools[-1]
-        if kind == "Transpose":
-            found.flat_order = list(settings.get("perm", []))
-        if kind in ("Conv", "Gemm", "MatMul"):
-            _weights(found, node, settings, constants, is_head)
-        elif kind == "Add" and found.steps and found.steps[-1].kind == "matrix product":
-            found.arrays[f"fc {found.matrices - 1}.bias"] = constants.bias(node)
-        elif kind == "BatchNormalization":
-            _fold(path, found, node, settings, constants)
-        elif kind in STEPS:
-            # Averages of one pixel: torch's of 7x7 to 7x7, timm's before its last layer
-            is_one = settings.get("kernel_shape") == [1, 1] or found.matrices
-            if not ("Average" in kind and is_one):
-                found.steps.append(_Step(STEPS[kind], settings))
-        elif kind not in IGNORED:
-            raise ValueError(f"the operation {kind}")
+        is_end = set(kinds[i:]) <= ENDS | IGNORED | FLATTENING
+        try:
+            if not is_end:
+                _read(found, node, settings, constants, is_head)
+        except ValueError as error:
+            name = node.name or node.output[0]
+            raise InputError(f"{path}: node {name}: {error}") from None
     return found
+
+
+def _way(graph: Any, constants: "_Constants") -> list[Any]:
+    """The nodes from the images to the output, each the input of the next."""
+    if len(graph.output) != 1:
+        raise ValueError(f"{len(graph.output)} outputs")
+    makers = {node.output[0]: node for node in graph.node if node.input}
+    name, nodes = graph.output[0].name, []
+    while node := makers.pop(name, None):
+        nodes.append(node)
+        is_swapped = node.op_type == "Add" and constants.get(node.input[0]) is not None
+        name = node.input[int(is_swapped)]
+    if name not in {x.name for x in graph.input} - {x.name for x in graph.initializer}:
+        raise ValueError(f"its output comes from {name}, not from the images")
+    return nodes[::-1]
+
+
+def _read(
+    found: _Found, node: Any, settings: Any, constants: "_Constants", is_head: bool
+) -> None:
+    """Add what a node on the way computes. ValueError for what no net of ours does."""
+    kind = node.op_type
+    if kind == "Transpose":
+        _transpose(found, settings.get("perm", []))
+    elif kind in FLATTENING and not is_head:
+        raise ValueError(f"{kind} before the last pooling")
+    elif kind in FLATTENING:
+        found.is_flat = True
+    elif kind in IGNORED:
+        if not constants.is_float(settings.get("to")):
+            raise ValueError("Cast to integers")
+    elif found.axes != MAPS_FIRST and kind not in ("Gemm", "MatMul", "Relu", "Tanh"):
+        raise ValueError(f"{kind} of transposed maps")
+    elif kind in ("Conv", "Gemm", "MatMul"):
+        _weights(found, node, settings, constants, is_head)
+    elif kind == "Add" and found.steps and found.steps[-1].kind == "matrix product":
+        name = f"fc {found.matrices - 1}.bias"
+        found.arrays[name] = found.arrays[name] + constants.bias(node)
+    elif kind == "BatchNormalization":
+        _fold(found, node, settings, constants)
+    elif kind in STEPS:
+        # Averages of one pixel: torch's of 7x7 to 7x7, timm's before its last layer
+        is_one = settings.get("kernel_shape") == [1, 1] or found.matrices
+        if not ("Average" in kind and is_one):
+            found.steps.append(_Step(STEPS[kind], settings))
+    else:
+        raise ValueError(f"the operation {kind}")
+
+
+def _transpose(found: _Found, axes: list[int]) -> None:
+    """Note how the activations lie. ValueError if neither maps nor pixels are first."""
+    if not found.steps and axes == [0, 3, 1, 2]:
+        return  # of images with their colours last
+    now = [found.axes[axis] for axis in axes] if sorted(axes) == MAPS_FIRST else []
+    if not found.steps or found.is_flat or now not in (MAPS_FIRST, MAPS_LAST):
+        raise ValueError(f"Transpose to the axes {_text(axes)}")
+    found.axes = now
 
 
 class _Constants:
@@ -265,19 +313,21 @@ class _Constants:
 
     def get(self, name: str) -> np.ndarray | None:
         """The array of that name, or None if it is computed."""
-        transpose = False
-        for _ in range(8):  # nodes between the weights and their use
-            if (node := self._nodes.get(name)) is None:
-                break
-            name = node.input[0]
-            transpose ^= node.op_type == "Transpose"
+        if node := self._nodes.get(name):
+            array = self.get(node.input[0])
+            if array is None or node.op_type == "Identity":
+                return array
+            return array.transpose(*(list(a.ints) for a in node.attribute))
         tensor = self._tensors.get(name)
         if tensor is None or tensor.data_type not in self._floats:
             return None
         if tensor.data_location == self._external or tensor.external_data:
             raise ValueError("its weights are in another file")
-        array = self._numpy.to_array(tensor)
-        return array.T if transpose and array.ndim == 2 else array
+        return self._numpy.to_array(tensor)
+
+    def is_float(self, kind: int | None) -> bool:
+        """Whether a type, if there is one, is that of floats."""
+        return kind is None or kind in self._floats
 
     def bias(self, node: Any) -> np.ndarray:
         """What a sum adds. ValueError if that is computed."""
@@ -292,8 +342,10 @@ def _weights(
 ) -> None:
     """Add the kernel and the bias of a convolution or matrix product."""
     kernel = constants.get(node.input[1])
-    bias = constants.get(node.input[2]) if len(node.input) > 2 else None
-    if kernel is None or kernel.ndim != (4 if node.op_type == "Conv" else 2):
+    has_bias = any(node.input[2:])
+    bias = constants.get(node.input[2]) if has_bias else np.zeros(0)
+    rank = 4 if node.op_type == "Conv" else 2
+    if kernel is None or bias is None or kernel.ndim != rank:
         raise ValueError(f"the weights of {node.op_type} are computed")
     if (
         node.op_type == "MatMul"
@@ -314,12 +366,12 @@ def _weights(
         found.steps.append(_Step("convolution", settings))
     else:
         name = f"fc {found.matrices}"
-        if not found.matrices and found.flat_order == MAPS_LAST:
-            kernel = _maps_first(found, kernel)
+        if not found.matrices and found.axes == MAPS_LAST:
+            kernel, found.axes = _maps_first(found, kernel), MAPS_FIRST
         found.matrices += 1
         found.steps.append(_Step("matrix product", settings))
     found.arrays[f"{name}.weight"] = kernel
-    found.arrays[f"{name}.bias"] = np.zeros(len(kernel)) if bias is None else bias
+    found.arrays[f"{name}.bias"] = bias if has_bias else np.zeros(len(kernel))
 
 
 def _maps_first(found: _Found, kernel: np.ndarray) -> np.ndarray:
@@ -329,9 +381,7 @@ def _maps_first(found: _Found, kernel: np.ndarray) -> np.ndarray:
     return parts.swapaxes(1, 2).reshape(len(kernel), -1)
 
 
-def _fold(
-    path: Path, found: _Found, node: Any, settings: Any, constants: _Constants
-) -> None:
+def _fold(found: _Found, node: Any, settings: Any, constants: _Constants) -> None:
     if not found.steps or found.steps[-1].kind != "convolution":
         raise ValueError("BatchNormalization that follows no convolution")
     name = f"conv {found.convolutions - 1}"
@@ -341,5 +391,5 @@ def _fold(
         raise ValueError("BatchNormalization that computes its statistics")
     old = found.arrays[f"{name}.weight"], found.arrays[f"{name}.bias"]
     epsilon = settings.get("epsilon", 1e-5)
-    kernel, bias = fold_norm(path, old, values, epsilon)
+    kernel, bias = fold_norm(old, values, epsilon)
     found.arrays |= {f"{name}.weight": kernel, f"{name}.bias": bias}

@@ -35,6 +35,10 @@ class Convention:
     deviation: Colour = (1.0, 1.0, 1.0)  # what a difference to the mean is divided by
     reverse: bool = False  # the net's channels are blue, green, red
 
+    def is_like(self, other: "Convention | None") -> bool:
+        """Whether only the mean may differ."""
+        return other is not None and replace(self, mean=other.mean) == other
+
     def fold(
         self, kernel: Float[np.ndarray, "h w 3 maps"]
     ) -> Float[np.ndarray, "h w 3 maps"]:

@@ -7,6 +7,7 @@ flattened as (maps, height, width). The input is RGB / 255, minus a mean, divide
 deviation.
 """
 
+import contextlib
 import json
 import pickle
 import re
@@ -22,7 +23,7 @@ from safetensors import safe_open
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.models.layers import Conv, Dense, SlidingDense
-from alexvgg_jax.weights.provenance import TORCH, Provenance
+from alexvgg_jax.weights.provenance import TORCH, Provenance, from_json
 from alexvgg_jax.weights.stored import (
     Keys,
     Stored,
@@ -48,37 +49,45 @@ PUBLISHED_BN = {
 }
 TIMM = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
 EPSILON = 1e-5  # of torch's BatchNorm2d
-NORM_NAME = re.compile(r"features\.([0-9]{1,3})\.running_mean")
+NORM_NAME = re.compile(r"features\.([0-9]{1,3})\.running_(?:mean|var)")
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def stored(
     path: Path, arrays: dict[str, np.ndarray], metadata: Mapping[str, str]
 ) -> Stored:
-    """The arrays of a state dict. Files of `weights.save` have the mean as metadata."""
-    has_norm = any(name.endswith(".running_mean") for name in arrays)
+    """The arrays of a state dict. Files of `weights.save` have the mean and the
+    provenance as metadata."""
+    has_norm = any(map(NORM_NAME.fullmatch, arrays))
     is_timm = any(name.startswith(("pre_logits.", "head.")) for name in arrays)
     try:
         mean = json.loads(metadata.get("mean", "0"))
         mean = tuple(255 * float(c) for c in mean) if mean else TORCH.mean
         red, green, blue = mean
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: the mean in its metadata: {error}") from None
-    convention = replace(TORCH, mean=(red, green, blue))
+        convention = replace(TORCH, mean=(red, green, blue))
+        published = PUBLISHED_BN if has_norm else PUBLISHED
+        if "provenance" in metadata:
+            provenance = from_json(metadata["provenance"], np.array(mean))
+            published = dict.fromkeys(PUBLISHED, "")  # it is in the provenance
+        else:
+            provenance = Provenance(
+                format="timm" if is_timm else "torchvision",
+                mean=np.array(mean),
+                source="https://github.com/pytorch/vision",
+                licence="BSD-3-Clause",
+            )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its metadata are damaged: {error}") from None
     return Stored(
         path=path,
-        arrays=_fold_norms(path, arrays) if has_norm else arrays,
+        arrays=_fold_norms(arrays) if has_norm else arrays,
         keys=lambda net: keys(net, has_norm, is_timm),
         maps_first=True,
         head=("classifier.", "pre_logits.", "head."),
         convention=convention,
-        provenance=Provenance(
-            format="timm" if is_timm else "torchvision",
-            mean=np.array(convention.mean),
-            source="https://github.com/pytorch/vision",
-            licence="BSD-3-Clause",
-        ),
-        published=PUBLISHED_BN if has_norm else PUBLISHED,
+        provenance=provenance,
+        published=published,
+        differences=lambda net: _norm_problems(arrays, net) if has_norm else [],
     )
 
 
@@ -106,7 +115,12 @@ def arrays(
         state |= dict(zip(names[layer.name], (kernel, bias), strict=True))
     mean = [float(c) / 255 for c in provenance.mean]
     std = [deviation / 255 for deviation in TORCH.deviation]
-    return state, {"format": "pt", "mean": json.dumps(mean), "std": json.dumps(std)}
+    return state, {
+        "format": "pt",
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
+        "provenance": provenance.to_json(),
+    }
 
 
 def keys(net: Net, has_norm: bool = False, is_timm: bool = False) -> Keys:
@@ -125,36 +139,59 @@ def keys(net: Net, has_norm: bool = False, is_timm: bool = False) -> Keys:
     return {layer: (f"{n}.weight", f"{n}.bias") for layer, n in names.items()}
 
 
-def _fold_norms(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays with each normalisation multiplied into the convolution before it."""
+def _fold_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays with each normalisation multiplied into the convolution before it,
+    unless their shapes or numbers do not allow it: then `problems_of` names them."""
     folded = {k: v for k, v in arrays.items() if not k.endswith(".num_batches_tracked")}
-    for number in filter(None, map(NORM_NAME.fullmatch, arrays)):
-        norm, conv = int(number[1]), int(number[1]) - 1
-        names = [f"features.{norm}.{part}" for part in NORM]
-        targets = [f"features.{conv}.{part}" for part in NORM[:2]]
-        if missing := [key for key in targets + names if key not in folded]:
-            raise InputError(f"{path}: missing {', '.join(missing)}")
-        values = [folded.pop(key) for key in names]
-        pair = fold_norm(path, [folded[key] for key in targets], values)
-        folded |= dict(zip(targets, pair, strict=True))
+    for number in {int(m[1]) for m in map(NORM_NAME.fullmatch, arrays) if m}:
+        names = [f"features.{number}.{part}" for part in NORM]
+        targets = [f"features.{number - 1}.{part}" for part in NORM[:2]]
+        if folded.keys().isdisjoint(targets):
+            continue  # surplus
+        values = [folded.pop(key, np.zeros(0)) for key in names]
+        with contextlib.suppress(ValueError, KeyError):
+            pair = fold_norm([folded[key] for key in targets], values)
+            folded |= dict(zip(targets, pair, strict=True))
     return folded
 
 
+def _norm_problems(arrays: Mapping[str, np.ndarray], net: Net) -> list[str]:
+    """What is wrong with the normalisations after the net's convolutions."""
+    names, phrases, missing = keys(net, has_norm=True), [], []
+    for layer in net.layers():
+        if not isinstance(layer, Conv):
+            continue
+        _, number, _ = names[layer.name][0].split(".")
+        for name in (f"features.{int(number) + 1}.{part}" for part in NORM):
+            array, shape = arrays.get(name), (layer.features,)
+            if array is None:
+                missing.append(name)
+            elif array.shape != shape:
+                phrases.append(f"{name} has shape {array.shape}, not {shape}")
+            elif not np.isfinite(array).all():
+                phrases.append(f"NaN or infinity in {name}")
+            elif name.endswith("var") and array.min() < 0:
+                phrases.append(f"{name} has negative numbers")
+    return ([f"missing {', '.join(missing)}"] if missing else []) + phrases
+
+
 def fold_norm(
-    path: Path,
     convolution: Sequence[np.ndarray],
     norm: Sequence[np.ndarray],
     epsilon: float = EPSILON,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The OIHW kernel and the bias of a convolution and the normalisation after it.
 
-    `norm` has the scale, the shift, the mean and the variance.
+    `norm` has the scale, the shift, the mean and the variance. ValueError if the shapes
+    do not fit, and for a normalisation that is not finite.
     """
     kernel, bias = (array.astype(np.float64) for array in convolution)
     scale, shift, mean, variance = (array.astype(np.float64) for array in norm)
     shapes = [kernel.shape[:1], bias.shape, *(array.shape for array in norm)]
     if kernel.ndim != 4 or len({*shapes}) > 1:
-        raise InputError(f"{path}: normalisation: shapes {shapes} do not fit")
+        raise ValueError(f"normalisation: shapes {shapes} do not fit")
+    if not np.isfinite([scale, shift, mean, variance]).all() or variance.min() < 0:
+        raise ValueError("normalisation: NaN, infinity or a negative variance")
     with np.errstate(all="ignore"):  # of damaged files; what is not finite is named
         factor = scale / np.sqrt(variance + epsilon)
         return kernel * factor[:, None, None, None], (bias - mean) * factor + shift
