@@ -99,7 +99,7 @@ def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
         if not (first := str(error).splitlines()[0]).startswith("RESOURCE_EXHAUSTED"):
             raise
         raise InputError(
-            f"{first}: a smaller --batch, --accumulate or --net.remat need less"
+            f"{first}: lower --batch, raise --accumulate, or set --net.remat"
         ) from None
 
 

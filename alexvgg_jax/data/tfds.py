@@ -179,9 +179,11 @@ def _builder(name: str) -> Any:
         builder = tfds.builder(name)
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)  # no network
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"perhaps {close[0]}?" if close else "not a folder, and not in TFDS"
-        raise InputError(f"--data {name}: {hint}") from None
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        hint = f"; perhaps {close[0]}?" if close else ""
+        raise InputError(
+            f"--data {name}: no such folder, and no set of TFDS{hint}"
+        ) from None
     except ImportError as error:
         needed, *_ = (error.name or str(error)).splitlines() or ["more"]
         raise InputError(
