@@ -41,8 +41,7 @@ def build(name: str, /, **switches: Any) -> Net:
     image that is too small.
     """
     if name not in MODELS:
-        usual = f"; here it is {USUAL_NAMES[name]!r}" if name in USUAL_NAMES else ""
-        raise InputError(f"unknown model {name!r}{usual or _closest(name, MODELS)}")
+        raise InputError(f"unknown model {name!r}{_usual(name)}")
     net = MODELS[name]
     known = [field.name for field in dataclasses.fields(net)]
     for switch in switches:
@@ -52,6 +51,16 @@ def build(name: str, /, **switches: Any) -> Net:
     net = dataclasses.replace(net, **switches)
     net.shapes()  # raises if the image is too small
     return net
+
+
+def _usual(name: object) -> str:
+    """What a net of another library is called here, or the closest name."""
+    lower = str(name).lower()
+    plain = lower.replace("-", "").replace("_", "")
+    if usual := USUAL_NAMES.get(plain.removesuffix("bn")):
+        norm = "; `convert` folds its batch normalisation in"
+        return f"; here it is {usual!r}{norm if plain.endswith('bn') else ''}"
+    return _closest(lower, MODELS)
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
