@@ -71,12 +71,12 @@ def test_numpy_numbers_as_switches(unchecked):
 @pytest.mark.parametrize(
     ("usual", "ours"),
     [
-        ("vgg16", "vgg-d"),
-        ("vgg19", "vgg-e"),
-        ("alexnet", "paper"),
-        ("AlexNet", "paper"),
-        ("vgg-16", "vgg-d"),
-        ("VGG_16", "vgg-d"),
+        ("vgg16", "here it is .*vgg-d"),
+        ("vgg19", "here it is .*vgg-e"),
+        ("alexnet", "here it is .*paper"),
+        ("AlexNet", "here it is .*paper"),
+        ("vgg-16", "here it is .*vgg-d"),
+        ("VGG_16", "here it is .*vgg-d"),
         ("vgg11_bn", "vgg-a'; .*folds its batch normalisation"),
         ("VGG-D", "perhaps 'vgg-d'"),
         (16, "choose from"),
