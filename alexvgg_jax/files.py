@@ -43,7 +43,9 @@ def check_place(path: Path, flag: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises InputError if it is not JSON."""
+    """The content of a JSON file. InputError if it is no regular file, or not JSON."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise InputError(f"{path}: not a regular file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

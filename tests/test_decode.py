@@ -142,6 +142,17 @@ def test_a_changed_byte_of_a_png_is_found():
         error(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
 
 
+@pytest.mark.parametrize("kind", ["tiff_lzw", "tiff_adobe_deflate", "RGBA PNG"])
+def test_zeroed_bytes_are_found(kind):
+    png = kind == "RGBA PNG"
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48, 4), np.uint8)
+    how = {} if png else {"compression": kind}
+    whole = saved(noise if png else noise[..., :3], "PNG" if png else "TIFF", **how)
+    square(whole)
+    start, count = (len(whole) - 16, 4) if png else (len(whole) // 2, 64)  # its CRC
+    error(whole[:start] + bytes(count) + whole[start + count :])
+
+
 def png_of(width: int, height: int) -> bytes:
     """A PNG whose header claims a size."""
 

@@ -1,5 +1,6 @@
 """Nets inside other people's programs."""
 
+import contextlib
 import copy
 import functools
 import pickle
@@ -68,9 +69,21 @@ def test_numpy_numbers_as_switches(unchecked):
 
 
 @pytest.mark.parametrize(
-    ("usual", "ours"), [("vgg16", "vgg-d"), ("vgg19", "vgg-e"), ("alexnet", "paper")]
+    ("usual", "ours"),
+    [
+        ("vgg16", "here it is .*vgg-d"),
+        ("vgg19", "here it is .*vgg-e"),
+        ("alexnet", "here it is .*paper"),
+        ("AlexNet", "here it is .*paper"),
+        ("vgg-16", "here it is .*vgg-d"),
+        ("VGG_16", "here it is .*vgg-d"),
+        ("vgg11_bn", "vgg-a'; .*folds its batch normalisation"),
+        ("VGG-D", "perhaps 'vgg-d'"),
+        (16, "choose from"),
+        (None, "choose from"),
+    ],
 )
-def test_the_usual_names_are_answered(usual, ours):
+def test_the_usual_names_are_answered(usual, ours, unchecked):
     with pytest.raises(InputError, match=f"{usual}.*{ours}"):
         build(usual)
 
@@ -97,6 +110,26 @@ def test_gradients_on_a_mesh(kind):
     with jax.set_mesh(mesh):
         gradients = GRADIENT(whole, images)
     assert_close(gradients, GRADIENT(params(), IMAGES))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("name", ["vgg-a", "alexnet-small", "cifar-80sec"])
+def test_gradients_of_every_net_on_explicit_axes(name, inside):
+    size = {} if name.startswith("cifar") else {"image_size": 32, "width": 0.0625}
+    net = build(name, classes=3, **size)
+    values, images = random_params(net), jnp.ones((2, *net.input_shape))
+
+    def loss(params, images):
+        return net.apply(params, images, train=False)[0].mean()
+
+    expected = jax.jit(jax.grad(loss))(values, images)
+    # Without jit and `set_mesh`, JAX differentiates nothing on more than one device.
+    for slope, devices in ((jax.jit(jax.grad(loss)), 2), (jax.grad(loss), 1 + inside)):
+        mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Explicit,))
+        whole = jax.device_put(values, NamedSharding(mesh, P()))
+        parts = jax.device_put(images, NamedSharding(mesh, P("data")))
+        with jax.set_mesh(mesh) if inside else contextlib.nullcontext():
+            assert_close(slope(whole, parts), expected)
 
 
 def test_a_program_for_any_batch():

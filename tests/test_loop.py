@@ -496,6 +496,16 @@ def test_damage_that_is_still_json_is_found(tmp_path, file, before, after):
     assert (settings_in(tmp_path), read_images(tmp_path)) != (RUN, images)
 
 
+def test_settings_that_are_no_file(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    with pytest.raises(InputError, match="run.json: not a regular file"):
+        settings_in(tmp_path)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(InputError, match="run.json: not a regular file"):
+        settings_in(tmp_path)
+
+
 def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
     monkeypatch.setattr(loop.run_folder, "training_statistics", lambda _: 1 / 0)

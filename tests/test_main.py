@@ -277,7 +277,7 @@ def test_out_of_memory_in_training_names_what_takes_less(monkeypatch):
 
     monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(__main__, "join_hosts", lambda *_: None)
-    with pytest.raises(errors.InputError, match="Out of memory.: .*--accumulate"):
+    with pytest.raises(errors.InputError, match="memory.: .*raise --accumulate"):
         Train(DIGITS)()
 
 

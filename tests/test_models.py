@@ -334,24 +334,6 @@ def test_unknown_model():
         build("zzz")
 
 
-@pytest.mark.parametrize(
-    ("usual", "ours"),
-    [
-        ("vgg-16", "vgg-d"),
-        ("VGG19", "vgg-e"),
-        ("vgg_11_bn", "vgg-a"),
-        ("vgg16_bn", "vgg-d"),
-        ("AlexNet", "alexnet-paper"),
-        ("VGG_D", "vgg-d"),
-    ],
-)
-def test_the_usual_names_of_models(usual, ours):
-    with pytest.raises(
-        InputError, match=f"unknown model '{usual}'; here it is '{ours}"
-    ):
-        build(usual)
-
-
 def test_unknown_switch():
     with pytest.raises(InputError, match="vgg-d: .*'drop_out'; perhaps 'dropout'"):
         build("vgg-d", drop_out=0.1)

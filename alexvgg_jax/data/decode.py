@@ -14,10 +14,12 @@ import io
 import os
 import re
 import stat
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,6 +37,7 @@ Reader = Callable[[], tuple[bytes, str]]  # returns an encoded image and its nam
 MAX_PIXELS = 2**27  # of an image before and after it is scaled: 403 MB
 MAX_BYTES = 2**30  # of a file
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # first bytes
+TIFF = (b"II*\0", b"MM\0*")
 OTHERS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow reads their headers
 # A JPEG's segments start with a marker. Zeros, restarts and fill bytes are no markers.
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -165,6 +168,8 @@ def decode_whole(
     try:  # decoders raise many kinds of errors for damaged data
         height, width, transparent = _header(encoded)
         _check_size(height, width, size, name)
+        if encoded.startswith(TIFF):
+            _check_tiff(encoded)
         if transparent:
             image = _on_white(encoded)
         else:
@@ -219,7 +224,25 @@ def _check_size(height: int, width: int, size: int, name: str) -> None:
         )
 
 
+def _check_tiff(encoded: bytes) -> None:
+    """Raise an error of Pillow or zlib if the first page is damaged.
+
+    OpenCV prints what its decoder complains of, and keeps the picture. Pillow raises an
+    error, but like OpenCV it does not read the checksums of zlib.
+    """
+    with Image.open(io.BytesIO(encoded), formats=("TIFF",)) as image:
+        page: Any = image
+        tags: dict[int, Any] = dict(page.tag_v2)
+        image.load()
+    if tags.get(259) in (8, 32946):  # deflate, in strips or in tiles
+        starts, sizes = (tags.get(a) or tags[b] for a, b in ((273, 324), (279, 325)))
+        for start, size in zip(starts, sizes, strict=True):
+            zlib.decompressobj().decompress(encoded[start : start + size], MAX_BYTES)
+
+
 def _on_white(encoded: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded)) as image:
+        image.verify()  # the checksums of a PNG, which decoding ignores
     with Image.open(io.BytesIO(encoded)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGBA")
     white = Image.new("RGBA", upright.size, "white")

@@ -7,7 +7,6 @@ logits, features = net.apply(params, images, train=False)
 
 import dataclasses
 import difflib
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +18,7 @@ __all__ = ["MODELS", "Compute", "Features", "Net", "Params", "build"]
 
 MODELS: dict[str, Net] = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
 
-USUAL_NAMES = {  # without dashes, and without the "bn" of batch normalisation
+USUAL_NAMES = {
     "alexnet": "alexnet-paper",
     "vgg11": "vgg-a",
     "vgg13": "vgg-b",
@@ -42,7 +41,7 @@ def build(name: str, /, **switches: Any) -> Net:
     image that is too small.
     """
     if name not in MODELS:
-        raise InputError(f"unknown model {name!r}{_usual(str(name))}")
+        raise InputError(f"unknown model {name!r}{_usual(name)}")
     net = MODELS[name]
     known = [field.name for field in dataclasses.fields(net)]
     for switch in switches:
@@ -54,11 +53,14 @@ def build(name: str, /, **switches: Any) -> Net:
     return net
 
 
-def _usual(name: str) -> str:
-    """What a model is called here, or the closest name."""
-    ours = {model.replace("-", ""): model for model in MODELS} | USUAL_NAMES
-    plain = re.sub("[-_]", "", name.lower()).removesuffix("bn")
-    return f"; here it is {ours[plain]!r}" if plain in ours else _closest(name, MODELS)
+def _usual(name: object) -> str:
+    """What a net of another library is called here, or the closest name."""
+    lower = str(name).lower()
+    plain = lower.replace("-", "").replace("_", "")
+    if usual := USUAL_NAMES.get(plain.removesuffix("bn")):
+        norm = "; `convert` folds its batch normalisation in"
+        return f"; here it is {usual!r}{norm if plain.endswith('bn') else ''}"
+    return _closest(lower, MODELS)
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

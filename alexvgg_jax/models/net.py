@@ -139,6 +139,9 @@ class Net:
         if AxisType.Explicit in sharding.mesh.axis_types:  # `jax.make_mesh` makes them
             over_batch = P(sharding.spec[0])
             run = cast(Any, jax.sharding.auto_axes(run, out_sharding=over_batch))
+            # Outside `jax.set_mesh`, derivatives would see explicit axes in there too.
+            with jax.sharding.use_abstract_mesh(sharding.mesh):
+                return run(params, images, key)
         return run(params, images, key)
 
     def _until(self, name: str | None) -> tuple[Layer, ...]:
