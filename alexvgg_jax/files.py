@@ -42,11 +42,17 @@ def check_place(path: Path, flag: str) -> None:
         raise InputError(f"{flag} {path}: no file can be written there")
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. InputError if it is no regular file: a pipe would be
+    waited for."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file. InputError if it is no regular file, or not JSON."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise InputError(f"{path}: not a regular file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path))
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None

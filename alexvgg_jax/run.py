@@ -30,7 +30,7 @@ from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.config import Run, from_settings, to_settings
 from alexvgg_jax.data.sources import Source, check_classes, folder_of, open_source
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import read_json, write_bytes, write_json, write_text
+from alexvgg_jax.files import read_bytes, read_json, write_bytes, write_json, write_text
 from alexvgg_jax.models import Net
 
 SETTINGS, DATA, STATISTICS = "run.json", "data.json", "statistics.npz"
@@ -305,7 +305,7 @@ def read_statistics(directory: Path) -> Statistics:
     """The statistics of a run's training set. InputError if it cannot be read."""
     path = directory / STATISTICS
     try:
-        content = io.BytesIO(path.read_bytes())
+        content = io.BytesIO(read_bytes(path))
         with np.load(content, allow_pickle=False) as arrays:
             return Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

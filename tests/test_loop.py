@@ -504,6 +504,9 @@ def test_settings_that_are_no_file(tmp_path):
     (tmp_path / "run.json").mkdir()
     with pytest.raises(InputError, match="run.json: not a regular file"):
         settings_in(tmp_path)
+    os.mkfifo(tmp_path / "statistics.npz")
+    with pytest.raises(InputError, match="statistics.npz: not a regular file"):
+        loop.run_folder.read_statistics(tmp_path)
 
 
 def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):
