@@ -16,12 +16,12 @@ from statistics import median
 
 import jax
 import tyro
-from _records import OUT, Result, origin, table, write
+from _records import OUT, Result, table, write
 from rich.console import Console
 from rich.progress import track
-from throughput import BATCHES, in_jax, new_process
+from throughput import BATCHES, begin, in_jax, new_process
 
-from alexvgg_jax.errors import InputError, one_line
+from alexvgg_jax.errors import one_line
 from alexvgg_jax.models import build
 
 COMPILED, READ = "compiled", "read from the cache"
@@ -75,11 +75,7 @@ def page(result: Result) -> str:
 
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    if options.rounds < 1:
-        raise InputError(f"--rounds {options.rounds}: at least 1")
-    for name in options.nets:
-        build(name)  # InputError for an unknown net, before the first measurement
-    result: Result = origin("start_time") | {"rounds": options.rounds}
+    result = begin("start_time", options.nets, options.rounds)
     result["nets"] = {name: measure(name, options.rounds) for name in options.nets}
     write(result, page(result), options.out)
 

@@ -17,7 +17,7 @@ import importlib.metadata
 import multiprocessing
 import operator
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,13 +271,18 @@ def page(result: Result) -> str:
     return table(", ".join(title), (*headings, "memory, MB\n(against torch)"), rows)
 
 
+def begin(benchmark: str, nets: Sequence[str], rounds: int) -> Result:
+    """The start of a result. InputError for an unknown net, before any is measured."""
+    if rounds < 1:
+        raise InputError(f"--rounds {rounds}: at least 1")
+    for net in nets:
+        build(net)
+    return origin(benchmark) | {"rounds": rounds}
+
+
 def main() -> None:
     options = tyro.cli(Options, description=__doc__)
-    if options.rounds < 1:
-        raise InputError(f"--rounds {options.rounds}: at least 1")
-    for name in options.nets:
-        build(name)  # InputError for an unknown net, before the first measurement
-    result: Result = origin("throughput") | {"rounds": options.rounds}
+    result = begin("throughput", options.nets, options.rounds)
     if options.torch:
         try:
             result["machine"]["torch"] = importlib.metadata.version("torch")
