@@ -65,7 +65,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from rich.progress import track
 
 from alexvgg_jax import results, weights
-from alexvgg_jax.config import Augment, Data, Optim
+from alexvgg_jax.config import Augment, Data, Mesh, Optim
 from alexvgg_jax.data.batches import eval_batches
 from alexvgg_jax.data.sources import find_source, open_source
 from alexvgg_jax.errors import InputError, one_line
@@ -302,6 +302,7 @@ def rehearse(chosen: FeatureOptions) -> FeatureOptions:
     net = VGG(column="A", head="gap", width=1 / 8)
     own = experiment(net, DIGITS_SIZE).arms[SCRATCH]
     own = replace(own, data=replace(own.data, name=str(first)), epochs=DIGITS_EPOCHS)
+    own = replace(own, mesh=Mesh(chosen.devices))
     share_compiled(chosen.out / "runs")
     train_in(trained := folder / "net of digits 0 to 4", own)
     epochs = chosen.epochs or DIGITS_EPOCHS
