@@ -250,6 +250,7 @@ def test_from_end_to_end(monkeypatch, tmp_path):
     assert fixed == [layer for layer in of_boxes if layer.startswith("conv")]
     assert len(run(experiment, Options(seeds=1, epochs=2, out=tmp_path)).records) == 3
     assert len(fitted) == 5
-    assert result.arms[PCR][0].data["train"] == 32
+    data = result.arms[PCR][0].data
+    assert data["train"] == 32 and data["digest"] == _pasted.digest(32, 8)
     for name in ("vgg_localise", "vgg_localise-boxes"):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
