@@ -176,13 +176,13 @@ def fit(
         trained: Params, opt: Any, frozen: Params, key: Array, batch: Pictures
     ) -> tuple[Params, Any]:
         window_key, dropout_key = jax.random.split(key)
-        images, boxes = random_windows(window_key, *batch[:2])
+        images, boxes = random_windows(window_key, *map(jnp.asarray, batch[:2]))
         pixels = subtract_mean(images, stats.mean, AUGMENT)
 
         def mean_loss(trained: Params) -> Array:
             every = frozen | trained
             outputs, _ = run.net.apply(every, pixels, train=True, key=dropout_key)
-            return loss(outputs, boxes, batch.labels)
+            return loss(outputs, boxes, jnp.asarray(batch.labels))
 
         updates, opt = optimizer.update(jax.grad(mean_loss)(trained), opt)
         return cast(Params, optax.apply_updates(trained, updates)), opt
