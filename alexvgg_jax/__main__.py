@@ -248,7 +248,7 @@ class Filters:
         print(f"wrote {self.out}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable] = {
     "train": Train,
     "eval": Eval,
     "predict": Predict,
@@ -289,6 +289,6 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is _end:
+    if signal.getsignal(signal.SIGINT) is _end:  # pyrefly: ignore[unbound-name]
         signal.signal(signal.SIGINT, signal.default_int_handler)
     main(sys.argv[1:])

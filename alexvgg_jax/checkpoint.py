@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,8 +110,10 @@ class Checkpoints:
         unfinished = path.with_name(f"{step}{UNFINISHED}")
         if jax.process_index() == 0:  # another process was killed
             _delete(unfinished)
-        self._orbax.save(unfinished / STATE, args=ocp.args.PyTreeSave(state))
-        sums = _sums(state)
+        with ThreadPoolExecutor() as pool:
+            sums = pool.map(_own_sum, jax.tree.leaves(state))  # while orbax writes
+            self._orbax.save(unfinished / STATE, args=ocp.args.PyTreeSave(state))
+            sums = _of_all_hosts(sums)
         if jax.process_index() == 0:
             stored = {"progress": progress, "files": _files(unfinished / STATE)}
             digest = _digest(state, sums, stored)
@@ -164,7 +166,8 @@ class Checkpoints:
                 wanted, ocp.checkpoint_utils.construct_restore_args(wanted)
             )
             state = self._orbax.restore(path / STATE, args=arguments)
-            if _digest(state, _sums(state), stored) != digest:
+            sums = _of_all_hosts(map(_own_sum, jax.tree.leaves(state)))
+            if _digest(state, sums, stored) != digest:
                 return None
         except jax.errors.JaxRuntimeError:  # another host died, or memory ran out
             raise
@@ -217,11 +220,9 @@ def _digest(state: Any, sums: list[int], stored: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _sums(state: Any) -> list[int]:
-    """A sum of every array that depends on each of its words. (A cryptographic digest
-    would take as long as a save.)"""
-    with ThreadPoolExecutor() as pool:
-        sums = np.array(list(pool.map(_own_sum, jax.tree.leaves(state))), np.uint64)
+def _of_all_hosts(own: Iterable[int]) -> list[int]:
+    """The sum of each array, from the sums of the parts that the hosts hold."""
+    sums = np.array(list(own), np.uint64)
     if jax.process_count() > 1:  # jax has no 64-bit integers
         halves = multihost_utils.process_allgather(sums.view(np.uint32))
         sums = np.asarray(halves).view(np.uint64).sum(axis=0)
@@ -229,7 +230,8 @@ def _sums(state: Any) -> list[int]:
 
 
 def _own_sum(leaf: jax.Array | np.ndarray) -> int:
-    """The sum of the part that this host holds."""
+    """A sum of the part that this host holds, which depends on each of its words. (A
+    cryptographic digest would take as long as a save.)"""
     parts = [(leaf, (slice(None),) * leaf.ndim)]
     if isinstance(leaf, jax.Array):
         shards = leaf.addressable_shards

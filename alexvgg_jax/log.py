@@ -15,7 +15,7 @@ from tensorboardX.summary import scalar
 
 from alexvgg_jax.files import write_text
 
-proto: Any = event_pb2  # generated code, whose names pyright cannot see
+proto: Any = event_pb2  # generated code, whose names are not declared
 STEPS_A_LINE = 50  # between lines of metrics.jsonl and points of a curve
 
 

@@ -86,7 +86,13 @@ def train(
             epochs = len(position.history)
             with jax.transfer_guard("disallow"):  # a transfer would stall the devices
                 state = _train_epoch(
-                    work, train_step, state, position, key, log, signals
+                    work,
+                    train_step,  # pyrefly: ignore[unbound-name]
+                    state,
+                    position,
+                    key,
+                    log,
+                    signals,
                 )
                 if not signals:
                     with _stopped_by_images(signals):

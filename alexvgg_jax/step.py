@@ -169,7 +169,7 @@ class Steps(NamedTuple):
     """The functions above, compiled for a mesh."""
 
     init: Callable[..., State]  # (key)
-    train: Callable[..., tuple[State, Sums]]  # (state, batch, stats, rates, key)
+    train: jax.stages.Wrapped  # -> State, Sums; (state, batch, stats, rates, key)
     eval: Callable[..., Sums]  # (params, batch, stats)
     predict: Callable[..., Array]  # (params, images, stats, views) -> probabilities
 
@@ -190,7 +190,7 @@ def compiler_options() -> dict[str, str]:
 
 
 def _compiles_for_cpu() -> bool:
-    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    device = jax.config.jax_default_device  # pyrefly: ignore[missing-attribute]
     return (getattr(device, "platform", device) or jax.default_backend()) == "cpu"
 
 

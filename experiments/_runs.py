@@ -116,7 +116,7 @@ def describe(data: Data) -> dict[str, Any]:
 
 def share_compiled(directory: Path) -> None:
     """Keep compiled programs there for all seeds, unless the environment says where."""
-    if not jax.config.jax_compilation_cache_dir:  # pyright: ignore (environment)
+    if not jax.config.jax_compilation_cache_dir:  # pyrefly: ignore
         jax.config.update("jax_compilation_cache_dir", str(directory / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

@@ -22,7 +22,7 @@ FOLDER = Path(perceptual.__file__).parent
 
 def main() -> None:
     try:
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         package = importlib.metadata.distribution("lpips")
     except ImportError as error:
@@ -35,7 +35,7 @@ def main() -> None:
             weight = state[f"lin{number}.model.1.weight"]
             heads[f"{net}/{layer}"] = weight.numpy().reshape(-1)
     buffer = io.BytesIO()
-    np.savez(buffer, **heads)  # pyright: ignore[reportArgumentType]
+    np.savez(buffer, **heads)  # pyrefly: ignore[bad-argument-type]
     write_bytes(buffer.getvalue(), FOLDER / "lpips_heads.npz")
     licence = package.read_text("LICENSE")
     assert licence

@@ -202,7 +202,7 @@ def svm_errors(
     )
 
     def error(train: Vectors, test: Vectors) -> float:
-        svm = LinearSVC(dual=False)  # pyright: ignore[reportArgumentType]
+        svm = LinearSVC(dual=False)
         search = GridSearchCV(svm, {"C": COSTS}, cv=FOLDS)
         search.fit(normalize(train[chosen]), learnt[chosen])
         return 100 * float(np.mean(search.predict(normalize(test)) != tested))

@@ -14,8 +14,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# A shell lets its background jobs ignore Ctrl-C, which some tests send.
+# Some tests send Ctrl-C and SIGHUP. A shell or nohup can make this process ignore them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Compiling takes most of the tests' time. With these flags it takes a third less, and
 # the programs are hardly slower.

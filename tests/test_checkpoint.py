@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from alexvgg_jax import progress
-from alexvgg_jax.checkpoint import Checkpoints, _sums
+from alexvgg_jax.checkpoint import Checkpoints, _own_sum
 from alexvgg_jax.config import Mesh
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.sharding import everywhere, make_mesh, place
@@ -125,22 +125,22 @@ def test_damage_inside_a_large_file_is_noticed(tmp_path, like):
 def test_every_bit_of_an_array_is_in_its_sum(name):
     array = np.atleast_1d(jax.device_get(state(3.0))[name])
     words = array.view(np.uint32)
-    before = _sums(array)
+    before = _own_sum(array)
     for index in np.ndindex(words.shape):
         for bit in range(32):
             changed = words.copy()
             changed[index] ^= np.uint32(1 << bit)
-            assert _sums(changed.view(array.dtype)) != before
+            assert _own_sum(changed.view(array.dtype)) != before
 
 
 @pytest.mark.parametrize("shape", [(7,), (8,), (3, 5), (4, 4), (2, 3, 1, 6)])
 def test_words_that_are_swapped_change_the_sum(shape):
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    before = _sums(array)
+    before = _own_sum(array)
     for a, b in itertools.combinations(range(array.size), 2):
         swapped = array.ravel().copy()
         swapped[[a, b]] = swapped[[b, a]]
-        assert _sums(swapped.reshape(shape)) != before
+        assert _own_sum(swapped.reshape(shape)) != before
 
 
 @pytest.mark.parametrize("shape", [(8, 3), (8, 4), (8,)])
@@ -148,7 +148,11 @@ def test_sums_do_not_depend_on_the_devices(shape):
     """So that a run can be resumed on others."""
     array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     mesh = make_mesh(Mesh(devices=4))
-    assert _sums(place(array, mesh)) == _sums(everywhere(array, mesh)) == _sums(array)
+    assert (
+        _own_sum(place(array, mesh))
+        == _own_sum(everywhere(array, mesh))
+        == _own_sum(array)
+    )
 
 
 @pytest.mark.parametrize("width", [4, 8, 12])
@@ -157,7 +161,7 @@ def test_sums_do_not_depend_on_how_columns_are_split(width):
     array = np.random.default_rng(0).normal(size=(3, width)).astype(np.float32)
     mesh = make_mesh(Mesh(devices=4))
     split = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names[0]))
-    assert _sums(jax.device_put(array, split)) == _sums(array)
+    assert _own_sum(jax.device_put(array, split)) == _own_sum(array)
 
 
 @pytest.mark.parametrize("name", ["run[lr=0.01]", "[2024] thesis/a", "what?*"])

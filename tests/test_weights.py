@@ -155,7 +155,7 @@ def test_an_input_that_the_user_names(name, vgg_file):
 @pytest.mark.usefixtures("unchecked")
 def test_an_unknown_input_is_one_line(vgg_file):
     with pytest.raises(InputError, match="input bgr: choose from torch, caffe, rgb"):
-        weights.load(vgg_file, VGG, input="bgr")  # pyright: ignore[reportArgumentType]
+        weights.load(vgg_file, VGG, input="bgr")
 
 
 CAFFE_ALEXNET = ("conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2")

@@ -224,7 +224,9 @@ def numbered(source: Source, chosen: np.ndarray) -> Source:
         source,
         count=len(chosen),
         fetch=lambda numbers: source.fetch(chosen[numbers]),
-        pictures=lambda numbers, *how: source.pictures(chosen[numbers], *how),
+        pictures=lambda numbers, sides, resize: source.pictures(
+            chosen[numbers], sides, resize
+        ),
         labels=lambda: source.labels()[chosen],
     )
 

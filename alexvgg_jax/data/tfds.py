@@ -28,7 +28,7 @@ def open_tfds(name: str, testing: bool, prepare: bool) -> Encoded:
     """
     from tensorflow_datasets.proto import tf_example_pb2
 
-    example: Any = tf_example_pb2.Example  # pyright: ignore  (generated code)
+    example: Any = tf_example_pb2.Example  # pyrefly: ignore (generated code)
     builder = _builder(name) if prepare else _prepared(name)
     if builder is None:
         raise InputError(

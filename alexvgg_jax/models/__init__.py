@@ -16,7 +16,7 @@ from alexvgg_jax.models.net import Compute, Features, Net, Params
 
 __all__ = ["MODELS", "Compute", "Features", "Net", "Params", "build"]
 
-MODELS: dict[str, Net] = alexnet.VARIANTS | vgg.VARIANTS | cifar.VARIANTS
+MODELS: dict[str, Net] = {**alexnet.VARIANTS, **vgg.VARIANTS, **cifar.VARIANTS}
 
 USUAL_NAMES = {
     "alexnet": "alexnet-paper",

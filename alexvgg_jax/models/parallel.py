@@ -333,6 +333,6 @@ def _with_shared_classifier(net: Net, mesh: Mesh) -> Apply:
             ),
             out_specs=(features[last], features),
         )({layer: params[layer] for layer in specs}, convolved[last_convolution], masks)
-        return logits.astype(images.dtype), convolved | cast(Features, outputs)
+        return logits.astype(images.dtype), convolved | outputs
 
     return apply

@@ -93,7 +93,7 @@ def score(
     minus infinity, as at the border of an array. So the padding changes no score, and
     images of several sizes share one compiled program.
     """
-    x = images.astype(compute_dtype(images, compute))  # pyright: ignore[reportArgumentType]
+    x = images.astype(compute_dtype(images, compute))
     for layer, sizes in zip(layers, maps, strict=True):
         run = partial(layer, params.get(layer.name, {}), train=False, key=None)
         if x.ndim < 4 or layer.window == (1, 1):  # sees one position

@@ -24,7 +24,7 @@ def download(repository: str) -> Path:
     Raises InputError if it has none, or cannot be reached.
     """
     try:
-        import huggingface_hub as library  # pyright: ignore[reportMissingImports]
+        import huggingface_hub as library
     except ImportError:
         raise InputError(
             f"{repository}: no such file; to download it from the Hugging Face Hub: "

@@ -211,7 +211,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a `.pth` file, read by torch without running code in it."""
     _check_zip(path)
     try:
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
     except ImportError:
         raise InputError(
             f"{path}: needs torch (pip install torch), or save it as .safetensors"

@@ -242,7 +242,7 @@ def _write_set(folder: Path, random: Random) -> tuple[np.ndarray, np.ndarray]:
     name = "tiny-train.array_record-00000-of-00001"
     writer = ArrayRecordWriter(str(folder / name), "group_size:1")
     for image, label in zip(images, labels, strict=True):
-        file, example = io.BytesIO(), tf_example_pb2.Example()  # pyright: ignore
+        file, example = io.BytesIO(), tf_example_pb2.Example()  # pyrefly: ignore
         Image.fromarray(image).save(file, "PNG")
         feature = example.features.feature
         feature["image"].bytes_list.value.append(file.getvalue())

@@ -87,7 +87,7 @@ def _write(kind: str, path: Path) -> None:
     elif kind == "onnx":
         onnx_graph(NET, arrays).write(path)
     elif kind == "torch":
-        import torch  # pyright: ignore[reportMissingImports]
+        import torch
 
         torch.save({k: torch.from_numpy(v) for k, v in state.items()}, path)
     else:

@@ -4,9 +4,6 @@
 crop, mirror, mean, loss, gradients and the update of the original program.
 """
 
-# torch is in the extra `parity`
-# pyright: reportMissingImports=false
-
 from collections.abc import Callable
 
 import numpy as np

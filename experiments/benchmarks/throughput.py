@@ -116,7 +116,7 @@ def in_jax(net: Net, batch: int) -> Program:
 
 
 def in_torch(net: Net, batch: int, layout: str) -> Program:
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch
     from _torch_nets import Trainer
 
     torch.set_num_threads(results.machine()["cores"])
