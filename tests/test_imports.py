@@ -26,8 +26,8 @@ LEVELS = (
     {"evaluate"},
     {"weights.provenance", "weights.wire", "weights.hub"},
     {"weights.stored", "weights.export", "perceptual"},
-    {"weights.ours", "weights.torchvision", "weights.keras", "weights.caffe"},
-    {"weights.onnx"},
+    {"weights.ours", "weights.torchvision", "weights.keras", "weights.steps"},
+    {"weights.onnx", "weights.caffe"},
     {"weights"},
     {
         *("commands", "commands.convert", "commands.eval", "commands.features"),

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from weight_files import (
     arrays_of,
     blob,
+    caffe_definition,
     caffemodel,
     keras_layers,
     message,
@@ -158,33 +159,28 @@ def test_an_unknown_input_is_one_line(vgg_file):
         weights.load(vgg_file, VGG, input="bgr")
 
 
-CAFFE_ALEXNET = ("conv1", "relu1", "norm1", "pool1", "conv2", "relu2", "norm2", "pool2")
-CAFFENET = ("conv1", "relu1", "pool1", "norm1", "conv2", "relu2", "pool2", "norm2")
-REST = ("conv3", "relu3", "conv4", "conv5", "pool5", "fc6", "drop6", "fc7", "fc8")
+SMALL = {"width": 0.05, "classes": 5, "image_size": 99}
 
 
 @pytest.mark.parametrize("generation", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("name", "other", "start"),
-    [
-        ("alexnet-caffe", "alexnet-caffenet", CAFFE_ALEXNET),
-        ("alexnet-caffenet", "alexnet-caffe", CAFFENET),
-    ],
+    ("name", "other"),
+    [("alexnet-caffe", "alexnet-caffenet"), ("alexnet-caffenet", "alexnet-caffe")],
     ids=["caffe", "caffenet"],
 )
-def test_caffe_alexnet(name, other, start, generation, tmp_path):
+def test_caffe_alexnet(name, other, generation, tmp_path):
     """Groups and response normalisation, BGR, and blobs of four dimensions."""
-    small = {"width": 0.05, "classes": 5, "image_size": 99}
-    net = build(name, **small)
+    net = build(name, **SMALL)
     arrays, file = random_arrays(net), tmp_path / "a.caffemodel"
-    file.write_bytes(caffemodel(arrays, start + REST, generation))
+    layers = caffe_definition(net)
+    file.write_bytes(caffemodel(arrays, layers, generation, layers))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 99, 99, 3), np.uint8)
     loaded = weights.load(file, net)
     convention = Convention((122.6789, 116.6688, 104.0069), reverse=True)
     assert_agrees(net, loaded, arrays, convention, pixels)
     assert loaded[1].squash
-    with pytest.raises(InputError, match="(norm|pool)1 comes before (norm|pool)1"):
-        weights.load(file, build(other, **small))
+    with pytest.raises(InputError, match=" after (norm|pool)1; no (norm|pool)2; "):
+        weights.load(file, build(other, **SMALL))
     paper = replace(net, lrn_k=2.0, lrn_alpha=1e-4, lrn_across_towers=False)
     differences = (
         "norm1 has alpha 0.0001, not 0.0005; norm1 has k 1, not 2; norm1 has g"
@@ -193,32 +189,75 @@ def test_caffe_alexnet(name, other, start, generation, tmp_path):
         weights.load(file, paper)
 
 
+DEPARTURES = {
+    "conv1 has pad 2, not 0": {"conv1": ("Convolution", {"stride": 4, "pad": 2})},
+    "conv1 has stride 2, not 4": {"conv1": ("Convolution", {"stride": 2})},
+    "conv1 has stride 4 1, not 4": {"conv1": ("Convolution", {"stride_h": 4})},
+    "conv2 has groups 1, not 2": {"conv2": ("Convolution", {"pad": 2})},
+    "pool1 has size 2, not 3": {"pool1": ("Pooling", {"size": 2, "stride": 2})},
+    "pool1 has stride 1, not 2": {"pool1": ("Pooling", {"size": 3})},
+    "average pooling in place of pool1": {
+        "pool1": ("Pooling", {"size": 3, "stride": 2, "pool": 1})
+    },
+    "sigmoid in place of relu1": {"relu1": ("Sigmoid", {})},
+    "relu3 has slope 0.1, not 0": {"relu3": ("ReLU", {"slope": 0.1})},
+    "norm1 has alpha 1, not 0.0001": {"norm1": ("LRN", {})},
+    "norm1 has k 2, not 1": {"norm1": ("LRN", {"alpha": 1e-4, "k": 2.0})},
+    "normalisation over pixels in place of norm1": {
+        "norm1": ("LRN", {"alpha": 1e-4, "region": 1})
+    },
+    "fc7 has transposed 1, not 0": {"fc7": ("InnerProduct", {"transpose": 1})},
+}
+
+
 @pytest.mark.parametrize("generation", [0, 1, 2])
-def test_caffe_normalisation_that_states_nothing(generation, tmp_path):
-    """caffe.proto: size 5, alpha 1, beta 0.75, k 1, over maps; also in a layer that
-    states only one of them."""
-    net = build("alexnet-caffe", width=0.05, classes=5, image_size=99)
+def test_caffe_nets_that_compute_something_else(generation, tmp_path):
+    """Each setting is compared, also where the file leaves it at Caffe's default."""
+    net = build("alexnet-caffe", **SMALL)
     arrays, file = random_arrays(net), tmp_path / "a.caffemodel"
-    own = replace(net, lrn_alpha=1 / 5)
+    layers, only_later = caffe_definition(net), ("stride_h", "slope", "re", "transpose")
 
-    def load(into, *lrn):
-        layers = CAFFE_ALEXNET + REST
-        file.write_bytes(caffemodel(arrays, layers, generation, lrn=lrn))
-        return weights.load(file, into)
+    def load(layers, names=None):
+        file.write_bytes(caffemodel(arrays, names or layers, generation, layers))
+        return weights.load(file, net)
 
-    k, region = (5, 1.0) if generation else (22, 1.0), (4, 1)
-    for lrn in ((), (k,)):
-        load(own, *lrn)
-        with pytest.raises(InputError, match="norm1 has alpha 1, not 0.0001; norm2 ha"):
-            load(net, *lrn)
-    if generation:
-        with pytest.raises(InputError, match="norm1 has region 1, not 0; norm2 ha"):
-            load(own, region)
+    for phrase, change in DEPARTURES.items():
+        ((_, settings),) = change.values()
+        if generation or not any(key.startswith(only_later) for key in settings):
+            with pytest.raises(InputError, match=f"AlexNet: {phrase}$"):
+                load(layers | change)
+    without = {name: layers[name] for name in layers if not name.startswith("norm")}
+    with pytest.raises(InputError, match="AlexNet: no norm1; no norm2$"):
+        load(without)
+    renamed = [("n1" if name == "norm1" else name) for name in layers]
+    load(layers | {"n1": layers["norm1"]}, renamed)  # a name that means nothing
+    with pytest.raises(InputError, match="AlexNet: norm1 has k 2, not 1$"):
+        load(layers | {"n1": ("LRN", {"alpha": 1e-4, "k": 2.0})}, renamed)
 
 
-def test_caffe_vgg(tmp_path):
+def test_a_caffe_net_whose_layers_read_others(tmp_path):
+    """conv1's output goes past relu1; and conv4 before conv3."""
+    net = build("alexnet-caffe", **SMALL)
+    arrays, file = random_arrays(net), tmp_path / "a.caffemodel"
+    layers = caffe_definition(net)
+    content = caffemodel(arrays, layers, 2, layers)
+    bottom = message((3, "conv1"), (4, "norm1"))
+    assert content.count(bottom) == 1
+    file.write_bytes(content.replace(bottom, message((3, "other"), (4, "norm1"))))
+    with pytest.raises(InputError, match="AlexNet: norm1 does not follow the layer be"):
+        weights.load(file, net)
+    names = [{"conv3": "conv4", "conv4": "conv3"}.get(name, name) for name in layers]
+    file.write_bytes(caffemodel(arrays, names, 2, layers))
+    with pytest.raises(InputError, match="conv4 comes before conv3"):
+        weights.load(file, net)
+
+
+@pytest.mark.parametrize("is_stripped", [False, True], ids=["whole", "stripped"])
+def test_caffe_vgg(is_stripped, tmp_path):
     arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
-    file.write_bytes(caffemodel(arrays, arrays, 1))
+    layers = caffe_definition(VGG)
+    names = arrays if is_stripped else layers
+    file.write_bytes(caffemodel(arrays, names, 1, {} if is_stripped else layers))
     loaded = weights.load(file, VGG)
     assert_agrees(VGG, loaded, arrays, CAFFE)
     assert loaded[1].licence == "CC BY 4.0"

@@ -143,33 +143,109 @@ def blob(array: np.ndarray, legacy: bool) -> bytes:
     return message(*zip((1, 2, 3, 4), dims, strict=True), data)
 
 
+# Types in generations 0, 1 and 2, the fields of the settings in the latter two, and
+# those of each setting in generation 0 and in the others (caffe.proto).
+CAFFE_KINDS = {
+    "Convolution": (
+        ("conv", 4, "Convolution"),
+        (10, 106),
+        {"pad": (7, 3), "stride": (10, 6), "stride_h": (0, 13), "group": (9, 5)},
+    ),
+    "Pooling": (
+        ("pool", 17, "Pooling"),
+        (19, 121),
+        {"pool": (11, 1), "size": (8, 2), "stride": (10, 3), "pad": (7, 4)},
+    ),
+    "LRN": (
+        ("lrn", 15, "LRN"),
+        (18, 118),
+        {"size": (13, 1), "alpha": (14, 2), "region": (0, 4), "k": (22, 5)},
+    ),
+    "InnerProduct": (
+        ("innerproduct", 14, "InnerProduct"),
+        (17, 117),
+        {"transpose": (0, 6)},
+    ),
+    "ReLU": (("relu", 18, "ReLU"), (30, 123), {"slope": (0, 1)}),
+    "Sigmoid": (("sigmoid", 19, "Sigmoid"), (38, 124), {}),
+    "Dropout": (("dropout", 6, "Dropout"), (12, 108), {}),
+    "Data": (("data", 5, "Data"), (11, 107), {}),
+    "Softmax": (("softmax", 20, "Softmax"), (39, 125), {}),
+    "padding": (("padding", 0, ""), (0, 0), {"pad": (7, 0)}),
+    "": ((0, 0, 0), (0, 0), {}),
+}
+Definition = dict[str, tuple[str, dict[str, float]]]  # layer -> kind and settings
+
+
+def caffe_definition(net: Net) -> Definition:
+    """The layers of a net as Caffe states them, without its defaults, with its data and
+    its softmax."""
+    layers: Definition = {"data": ("Data", {})}
+    for layer in net.layers():
+        kind, settings = "Dropout", {}
+        if isinstance(layer, Conv):
+            settings = {"pad": layer.pad, "stride": layer.stride, "group": layer.groups}
+            settings = {k: n for k, n in settings.items() if n != int(k != "pad")}
+            kind = "Convolution"
+        elif isinstance(layer, Pool):
+            kind, settings = "Pooling", {"size": layer.size, "stride": layer.stride}
+        elif isinstance(layer, LRN):
+            kind = "LRN"
+            settings = {"size": layer.size, "alpha": float(layer.alpha * layer.size)}
+        elif isinstance(layer, Dense):
+            kind = "InnerProduct"
+        elif isinstance(layer, Activation):
+            kind = "ReLU"
+        layers[layer.name] = kind, settings
+    return layers | {"prob": ("Softmax", {})}
+
+
 def caffemodel(
     arrays: Arrays,
     layers: Iterable[str],
     generation: int,
-    name: str = "net",
-    lrn: Sequence[tuple[int, float]] | None = None,
+    definition: Definition | None = None,
 ) -> bytes:
-    """A net of generation 0, 1 or 2, with layers that have no weights too. Its response
-    normalisation has the fields `lrn`, or states alpha and the size: k is Caffe's 1.
-    """
-    fields = []
-    size, alpha = (13, 14) if generation == 0 else (1, 2)
-    lrn = [(size, 5), (alpha, 1e-4)] if lrn is None else lrn
-    if generation and lrn:
-        lrn = [(118 if generation == 2 else 18, message(*lrn))]
-    for layer in layers:
-        blobs = [blob(a, legacy=generation < 2) for a in arrays.get(layer, ())]
-        more = lrn if layer.startswith("norm") else []
-        if generation == 2:
-            fields.append((100, message((1, layer), *((7, b) for b in blobs), *more)))
-        elif generation == 1:
-            blobs = [(6, b) for b in blobs]
-            fields.append((2, message(*blobs, (4, layer), (5, 4), *more)))
-        else:
-            inner = message((1, layer), *((50, b) for b in blobs), *more)
-            fields.append((2, message((1, inner))))
-    return message((1, name), *fields)
+    """A net of generation 0, 1 or 2: only names and weights, or each layer with its
+    definition. Generation 0 has a layer for the padding before a convolution."""
+    fields, x = [], "images"
+    for name in layers:
+        kind, settings = (definition or {}).get(name, ("", {}))
+        if generation == 0 and kind == "Convolution" and "pad" in settings:
+            pad, settings = {"pad": settings["pad"]}, settings | {"pad": 0}
+            top = f"padded {name}"
+            fields.append(_caffe_layer(top, "padding", pad, [], 0, [x, top]))
+            x = top
+        top = x if kind in ("ReLU", "Dropout") else name  # in place
+        wires = [x, top] if kind else []
+        blobs = arrays.get(name, ())
+        fields.append(_caffe_layer(name, kind, settings, blobs, generation, wires))
+        x = top
+    return message((1, "net"), *fields)
+
+
+def _caffe_layer(
+    name: str,
+    kind: str,
+    settings: Mapping[str, float],
+    arrays: Iterable[np.ndarray],
+    generation: int,
+    wires: Sequence[str],
+) -> tuple[int, bytes]:
+    types, messages, numbers = CAFFE_KINDS[kind]
+    stated = [(numbers[key][generation > 0], n) for key, n in settings.items()]
+    if generation and stated:
+        stated = [(messages[generation - 1], message(*stated))]
+    blobs = [blob(array, legacy=generation < 2) for array in arrays]
+    field = {0: 50, 1: 6, 2: 7}[generation]
+    number, type = {0: (1, 2), 1: (4, 5), 2: (1, 2)}[generation]
+    typed = [(type, types[generation])] if kind else []
+    layer = [(number, name), *typed, *((field, b) for b in blobs), *stated]
+    bottom, top = (3, 4) if generation == 2 else (2, 3)
+    ends = [*zip((bottom, top), wires, strict=False)]
+    if generation == 0:
+        return 2, message((1, message(*layer)), *ends)
+    return (100 if generation == 2 else 2), message(*layer, *ends)
 
 
 # Keras' HDF5

@@ -2,7 +2,8 @@
 
 Layers are called conv1, conv1_1 or fc6, as here. Kernels are OIHW, matrices (outputs,
 inputs), maps are flattened as (maps, height, width). The input is BGR from 0 to 255
-minus the mean. The numbers of the fields are those of `caffe.proto`.
+minus the mean. A file has the definition of its net too, which has to be that of ours,
+unless it was stripped to the weights. All numbers of fields are those of `caffe.proto`.
 """
 
 import itertools
@@ -15,9 +16,11 @@ from jaxtyping import Float
 
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
-from alexvgg_jax.models.layers import LRN
+from alexvgg_jax.models.layers import LRN, Shape
+from alexvgg_jax.models.layers import Layer as OurLayer
 from alexvgg_jax.weights import wire
 from alexvgg_jax.weights.provenance import CAFFE, Convention, Provenance
+from alexvgg_jax.weights.steps import Step, differences
 from alexvgg_jax.weights.stored import Keys, Stored
 
 # Of ImageNet's 2012 training images (imagenet_mean.binaryproto), as RGB.
@@ -48,40 +51,125 @@ VGG = Provenance(
 )
 
 
-class Kind(NamedTuple):
-    """The numbers of the fields of one generation of layers."""
+class Generation(NamedTuple):
+    """The numbers of a layer's fields in one generation of files."""
 
     name: int
+    type: int
     blobs: int
-    lrn: int  # the message with LRN's constants; 0: they are fields of the layer
-    constants: tuple[int, ...] = (1, 2, 3, 5, 4)  # in the order of LRN_DEFAULTS
+    bottom: int  # the names of what it reads
+    top: int  # the names of what it writes
 
 
 # The field of a net that has layers, and the fields of these.
-GENERATIONS = {100: Kind(name=1, blobs=7, lrn=118), 2: Kind(name=4, blobs=6, lrn=18)}
-# The oldest are inside a layer of generation 2.
-OLDEST, OLDEST_KIND = 1, Kind(1, blobs=50, lrn=0, constants=(13, 14, 15, 22))
-# What a file has that does not state them. Region 1 is one map, not several.
-LRN_DEFAULTS = {"size": 5.0, "alpha": 1.0, "beta": 0.75, "k": 1.0, "region": 0.0}
+GENERATIONS = {100: Generation(1, 2, 7, 3, 4), 2: Generation(4, 5, 6, 2, 3)}
+# The oldest layers are inside one of generation 2, which has their bottoms and tops.
+OLDEST, OLDEST_GENERATION = 1, Generation(1, 2, 50, 2, 3)
+
+
+class Kind(NamedTuple):
+    """A kind of layers and its settings.
+
+    A setting has its default, its field in an oldest layer, and its fields in the
+    message of the settings: one number, or numbers for the height and the width.
+    """
+
+    types: tuple[str | int, ...]  # in the three generations, the oldest first
+    messages: tuple[int, int]  # with the settings, in generations 2 and 100
+    settings: dict[str, tuple[float, int, tuple[int, ...]]]
+
+
+KINDS = {
+    "convolution": Kind(
+        ("conv", 4, "Convolution"),
+        (10, 106),
+        {
+            "pad": (0, 7, (3, 9, 10)),
+            "stride": (1, 10, (6, 13, 14)),
+            "groups": (1, 9, (5,)),
+            "dilation": (1, 0, (18,)),
+        },
+    ),
+    "pooling": Kind(
+        ("pool", 17, "Pooling"),
+        (19, 121),
+        {
+            "method": (0, 11, (1,)),
+            "size": (0, 8, (2, 5, 6)),
+            "stride": (1, 10, (3, 7, 8)),
+            "pad": (0, 7, (4, 9, 10)),
+            "global": (0, 0, (12,)),
+        },
+    ),
+    "normalisation": Kind(
+        ("lrn", 15, "LRN"),
+        (18, 118),
+        {
+            "size": (5, 13, (1,)),
+            "alpha": (1, 14, (2,)),
+            "beta": (0.75, 15, (3,)),
+            "region": (0, 0, (4,)),
+            "k": (1, 22, (5,)),
+        },
+    ),
+    "matrix product": Kind(
+        ("innerproduct", 14, "InnerProduct"),
+        (17, 117),
+        {"axis": (1, 0, (5,)), "transposed": (0, 0, (6,))},
+    ),
+    "relu": Kind(("relu", 18, "ReLU"), (30, 123), {"slope": (0, 0, (1,))}),
+    "tanh": Kind(("tanh", 23, "TanH"), (37, 127), {}),
+    "sigmoid": Kind(("sigmoid", 19, "Sigmoid"), (38, 124), {}),
+    # Before a convolution of the oldest generation.
+    "padding": Kind(("padding",), (0, 0), {"pad": (0, 7, ())}),
+}
+KIND_OF = {type: name for name, kind in KINDS.items() for type in kind.types}
+METHODS: dict[float, str] = {0: "max pooling", 1: "average pooling"}
+# Layers that change nothing, and those that are before the net and after it.
+PASSING = {"dropout", 6, "Dropout", "flatten", 8, "Flatten", "split", 22, "Split"}
+OUTSIDE = {
+    *("data", 5, "Data", "images", 12, "ImageData", "window_data", 24, "WindowData"),
+    *("hdf5_data", 9, "HDF5Data", 29, "MemoryData", 32, "DummyData", "Input"),
+    *("softmax", 20, "Softmax", "softmax_loss", 21, "SoftmaxWithLoss"),
+    *("multinomial_logistic_loss", 16, "MultinomialLogisticLoss"),
+    *("accuracy", 1, "Accuracy", 36, "Silence"),
+}
 LEGACY_DIMS, SHAPE, DIM, MAX_DIMS = (1, 2, 3, 4), 7, 1, 32
 DTYPES = {5: "<f4", 8: "<f8"}  # of packed numbers
 MAX_LAYERS = 1000
+MAX_WIRES, MAX_NUMBERS = 64, 8  # of a layer; of a setting
+
+
+class Layer(NamedTuple):
+    """A layer of a file."""
+
+    name: str
+    type: str | int
+    settings: dict[str, list[float]]
+    bottoms: list[str]
+    tops: list[str]
+    has_weights: bool
 
 
 def stored(path: Path, content: memoryview) -> Stored:
     """The blobs of a `.caffemodel` of any generation."""
-    arrays, order, lrns = {}, [], {}
+    arrays, layers = {}, []
     try:
-        for layer, kind in itertools.islice(_layers(content), MAX_LAYERS):
-            name = b"".join(_parts(layer, kind.name)).decode("utf-8")
-            blobs = _parts(layer, kind.blobs)
-            order.append(name)
-            lrns[name] = _lrn(layer, kind)
+        for message in itertools.islice(_messages(content), MAX_LAYERS):
+            layer, blobs = _layer(*message)
+            layers.append(layer)
             for part, blob in zip(("weight", "bias"), blobs, strict=False):
-                arrays[f"{name}.{part}"] = _array(blob)
+                arrays[f"{layer.name}.{part}"] = _array(blob)
+        steps, wires = _steps(layers)
     except ValueError as error:
         raise InputError(f"{path}: not a caffemodel: {error}") from None
     is_vgg = "conv1_1.weight" in arrays
+
+    def all_differences(net: Net) -> list[str]:
+        if all(layer.has_weights for layer in layers):
+            return []  # the file was stripped to the weights
+        return wires + _swapped(layers, net) + differences(steps, net, _departures)
+
     return Stored(
         path=path,
         arrays=arrays,
@@ -91,7 +179,7 @@ def stored(path: Path, content: memoryview) -> Stored:
         convention=CAFFE if is_vgg else ILSVRC_2012,
         provenance=VGG if is_vgg else ALEXNET,
         published=PUBLISHED_VGG if is_vgg else PUBLISHED_ALEXNET,
-        differences=lambda net: _differences(order, net) + _departures(lrns, net),
+        differences=all_differences,
     )
 
 
@@ -100,34 +188,63 @@ def keys(net: Net) -> Keys:
     return {name: (f"{name}.weight", f"{name}.bias") for name in net.param_shapes()}
 
 
-def _differences(order: list[str], net: Net) -> list[str]:
-    """The first layer that the file and the net have in different orders, such as
-    pool1 and norm1 of Caffe's two AlexNets."""
-    names = [layer.name for layer in net.layers()]
-    theirs = [name for name in dict.fromkeys(order) if name in names]
+def _swapped(layers: list[Layer], net: Net) -> list[str]:
+    """The first of our layers with weights that comes at another place in the file."""
+    names = [*net.param_shapes()]
+    theirs = dict.fromkeys(layer.name for layer in layers if layer.name in names)
     ours = [name for name in names if name in theirs]
-    for a, b in zip(theirs, ours, strict=True):
-        if a != b:
-            return [f"{a} comes before {b}"]
-    return []
+    pairs = zip(theirs, ours, strict=True)
+    return [f"{a} comes before {b}" for a, b in pairs if a != b][:1]
 
 
-def _departures(lrns: dict[str, dict[str, float]], net: Net) -> list[str]:
-    """The constants of response normalisation that the file and the net have
-    otherwise. Caffe divides alpha by the size, and its windows cross the towers."""
-    phrases = []
-    for layer in net.layers():
-        if not isinstance(layer, LRN) or not (theirs := lrns.get(layer.name)):
+def _steps(layers: list[Layer]) -> tuple[list[Step], list[str]]:
+    """The operations in the order of the file, and a phrase for each that does not read
+    what the one before it writes."""
+    steps, phrases, pad = [], [], 0.0
+    made: dict[str, int] = {}  # the number of operations on the way to a blob
+    for name, type, settings, bottoms, tops, _ in layers:
+        if type in OUTSIDE:
             continue
-        alpha = layer.alpha * layer.size
-        ours = {"size": layer.size, "alpha": alpha, "beta": layer.beta, "k": layer.k}
-        ours |= {"region": 0, "groups": layer.groups}
-        phrases += [
-            f"{layer.name} has {name} {theirs[name]:.6g}, not {value:.6g}"
-            for name, value in ours.items()
-            if not np.isclose(theirs[name], value, rtol=1e-5, atol=0)
-        ]
-    return phrases
+        way = made.get(bottoms[0], 0) if bottoms else len(steps)
+        kind = KIND_OF.get(type, f"type {type}" if type else "a layer without a type")
+        if kind == "padding":
+            pad = settings["pad"][-1]
+        elif type not in PASSING:
+            if way != len(steps):
+                phrases.append(f"{name} does not follow the layer before it")
+            if kind == "convolution" and name.startswith("fc"):
+                kind = "matrix product"  # a convolution over the whole map
+            elif kind == "pooling":
+                method = settings["method"][-1]
+                kind = METHODS.get(method, f"{kind} {method:g}")
+            elif kind == "normalisation" and settings["region"][-1]:
+                kind = "normalisation over pixels"
+            if pad and "pad" in settings:
+                settings = settings | {"pad": [pad + n for n in settings["pad"]]}
+                pad = 0.0
+            steps.append(Step(kind, settings))
+            way = len(steps)
+        made |= dict.fromkeys(tops, way)
+    return steps, phrases
+
+
+def _departures(step: Step, layer: OurLayer, shape: Shape) -> list[str]:
+    """How an operation departs from our layer, as phrases. Caffe divides alpha by the
+    number of maps or pixels in a window, and its windows cross the towers."""
+    ours: dict[str, float] = {"pad": 0, "stride": 1, "groups": 1, "dilation": 1}
+    ours |= {"axis": 1, "transposed": 0, "slope": 0, "global": 0}
+    for name in ("pad", "stride", "groups", "size", "beta", "k"):
+        ours[name] = getattr(layer, name, ours.get(name, 0))
+    theirs = dict(step.settings)
+    if isinstance(layer, LRN):
+        window = layer.size ** (1 if layer.over == "maps" else 2)
+        ours["alpha"], theirs["groups"] = layer.alpha * window, [1.0]
+    return [
+        f"{layer.name} has {name} {' '.join(f'{n:.6g}' for n in numbers)}, not "
+        f"{ours[name]:.6g}"
+        for name, numbers in theirs.items()
+        if name in ours and not np.allclose(numbers, ours[name], rtol=1e-5, atol=0)
+    ]
 
 
 def read_mean(path: Path) -> Float[np.ndarray, "height width 3"]:
@@ -152,38 +269,82 @@ def is_net(content: memoryview) -> bool:
         return False
 
 
-def _layers(content: memoryview) -> Iterator[tuple[memoryview, Kind]]:
-    """Every layer, and where its fields are."""
+def _messages(
+    content: memoryview,
+) -> Iterator[tuple[memoryview, memoryview, int, Generation]]:
+    """Every layer, the message with its bottoms and tops, which of the messages in
+    `Kind` has its settings (2: none), and where its fields are."""
     for field in wire.read(content):
         if field.number not in GENERATIONS or field.kind != wire.BYTES:
             continue
-        layer, kind = field.data, GENERATIONS[field.number]
-        if field.number == 2 and (oldest := _parts(layer, OLDEST)):
-            layer, kind = oldest[0], OLDEST_KIND
-        yield layer, kind
+        if field.number == 2 and (oldest := _parts(field.data, OLDEST)):
+            yield oldest[0], field.data, 2, OLDEST_GENERATION
+        else:
+            number = field.number
+            yield field.data, field.data, int(number == 100), GENERATIONS[number]
 
 
-def _lrn(layer: memoryview, kind: Kind) -> dict[str, float]:
-    """The constants of a layer, if it is response normalisation."""
-    found = LRN_DEFAULTS | {"groups": 1.0}
-    for message in _parts(layer, kind.lrn) if kind.lrn else [layer]:
-        for field in wire.read(message):
-            if field.number in kind.constants:
-                name = [*LRN_DEFAULTS][kind.constants.index(field.number)]
-                is_float = field.kind == wire.FOUR
-                number = np.frombuffer(field.data, "<f4")[0] if is_float else 0
-                found[name] = float(number or field.value)
-    return found
+def _layer(
+    message: memoryview, wires: memoryview, place: int, fields: Generation
+) -> tuple[Layer, list[memoryview]]:
+    """A layer without its weights, and these."""
+    blobs = _parts(message, fields.blobs)
+    name = b"".join(_parts(message, fields.name)).decode("utf-8")
+    type: str | int = 0
+    for field in wire.read(message):
+        if field.number == fields.type:
+            is_text = field.kind == wire.BYTES
+            type = bytes(field.data).decode("utf-8") if is_text else field.value
+    bottoms, tops = (
+        [bytes(part).decode("utf-8") for part in _parts(wires, number, MAX_WIRES)]
+        for number in (fields.bottom, fields.top)
+    )
+    settings = (
+        _settings(message, KINDS[KIND_OF[type]], place) if type in KIND_OF else {}
+    )
+    return Layer(name, type, settings, bottoms, tops, bool(blobs)), blobs
 
 
-def _parts(message: memoryview, number: int) -> list[memoryview]:
-    """The values of up to two fields of that number."""
+def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[float]]:
+    """The settings of a layer: a number each, or several if the file has them."""
+    is_oldest = place == 2
+    places = {
+        name: (oldest,) if is_oldest else numbers
+        for name, (_, oldest, numbers) in kind.settings.items()
+    }
+    found: dict[int, list[float]] = {n: [] for ns in places.values() for n in ns}
+    for part in [message] if is_oldest else _parts(message, kind.messages[place]):
+        for field in wire.read(part):
+            if (numbers := found.get(field.number)) is not None:
+                more = _numbers(field)
+                numbers += itertools.islice(more, MAX_NUMBERS - len(numbers))
+    settings = {}
+    for name, numbers in places.items():
+        default = float(kind.settings[name][0])
+        stated = [found[n] for n in numbers]
+        if any(stated[1:]):  # for the height or the width
+            stated = [side or [default] for side in stated[1:]]
+        settings[name] = [*itertools.chain(*stated)] or [default]
+    return settings
+
+
+def _numbers(field: wire.Field) -> Iterator[float]:
+    if field.kind == wire.VARINT:
+        yield float(field.value)
+    elif field.kind == wire.FOUR:
+        yield float(np.frombuffer(field.data, "<f4")[0])
+    elif field.kind == wire.BYTES:
+        yield from map(float, wire.varints(field.data))
+
+
+def _parts(message: memoryview, number: int, most: int = 2) -> list[memoryview]:
+    """The values of the fields of that number. ValueError if there are too many."""
     parts = []
     for field in wire.read(message):
         if field.number == number and field.kind == wire.BYTES:
             parts.append(field.data)
-        if len(parts) > 2:
-            raise ValueError(f"a layer has more than two fields of number {number}")
+        if len(parts) > most:
+            raise ValueError(f"a layer has more than {most} fields of number {number}")
     return parts
 
 

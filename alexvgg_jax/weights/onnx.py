@@ -8,7 +8,6 @@ before it. ONNX does not tell which input a net expects.
 
 import math
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,8 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
 from alexvgg_jax.models.layers import (
     LRN,
-    Activation,
     Conv,
     Dense,
-    GlobalAverage,
     Layer,
     Pool,
     Shape,
@@ -29,7 +26,8 @@ from alexvgg_jax.models.layers import (
 )
 from alexvgg_jax.models.operations import windows
 from alexvgg_jax.weights.provenance import IMAGENET_MEAN, Provenance
-from alexvgg_jax.weights.stored import Keys, Stored, with_inputs
+from alexvgg_jax.weights.steps import Step, differences
+from alexvgg_jax.weights.stored import Keys, Stored
 from alexvgg_jax.weights.torchvision import fold_norm
 
 # Operations that change no activation.
@@ -51,20 +49,12 @@ MAPS_FIRST, MAPS_LAST = [0, 1, 2, 3], [0, 2, 3, 1]  # axes of (images, maps, h, 
 MAX_BYTES = 2**31  # of a file; ONNX's own limit
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One operation of a graph."""
-
-    kind: str  # as in `_kind`
-    settings: dict[str, Any]
-
-
 @dataclass
 class _Found:
     """What a graph computes."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    steps: list[_Step] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     convolutions: int = 0
     matrices: int = 0
     axes: list[int] = field(default_factory=lambda: MAPS_FIRST)  # of activations
@@ -96,7 +86,7 @@ def stored(path: Path) -> Stored:
         convention=None,
         provenance=Provenance(format="onnx", mean=np.array(IMAGENET_MEAN)),
         published=dict.fromkeys(NETS, ""),
-        differences=lambda net: _differences(found.steps, net),
+        differences=lambda net: differences(found.steps, net, _departures),
     )
 
 
@@ -111,46 +101,7 @@ def keys(net: Net) -> Keys:
     }
 
 
-def _differences(steps: list[_Step], net: Net) -> list[str]:
-    """What a graph computes otherwise than a net, as phrases."""
-    layers = [(x, shape) for x, shape in with_inputs(net) if _kind(x)]
-    theirs, ours = [step.kind for step in steps], [_kind(x) for x, _ in layers]
-    phrases: list[str] = []
-    # Layers that follow the last operation are no difference: a graph may end earlier.
-    for _, i, j, k, m in SequenceMatcher(None, theirs, ours, False).get_opcodes():
-        names = ", ".join(x.name for x, _ in layers[k:m])
-        if theirs[i:j] == ours[k:m]:
-            for step, (layer, shape) in zip(steps[i:j], layers[k:m], strict=True):
-                try:
-                    phrases += _departures(step, layer, shape)
-                except Exception:  # a damaged file can have any settings
-                    phrases.append(f"{layer.name} has settings {step.settings}")
-        elif i < j and k < m:
-            phrases.append(f"{', '.join(theirs[i:j])} in place of {names}")
-        elif i < j:
-            before = layers[k - 1][0].name if k else "the images"
-            phrases.append(f"{', '.join(theirs[i:j])} after {before}")
-        elif m < len(layers):
-            phrases.append(f"no {names}")
-    return phrases
-
-
-def _kind(layer: Layer) -> str:
-    """The name of a layer's operation, or "" for dropout."""
-    if isinstance(layer, Conv):
-        return "convolution"
-    if isinstance(layer, Dense | SlidingDense):
-        return "matrix product"
-    if isinstance(layer, Pool):
-        return f"{layer.kind} pooling"
-    if isinstance(layer, LRN):
-        return "normalisation" if layer.over == "maps" else "normalisation over pixels"
-    if isinstance(layer, GlobalAverage):
-        return "average of all pixels"
-    return layer.function if isinstance(layer, Activation) else ""
-
-
-def _departures(step: _Step, layer: Layer, shape: Shape) -> list[str]:
+def _departures(step: Step, layer: Layer, shape: Shape) -> list[str]:
     """How an operation departs from our layer for inputs of `shape`, as phrases."""
     pairs: dict[str, tuple[Any, Any]] = {}
     if isinstance(layer, Conv):
@@ -181,7 +132,7 @@ def _text(value: float | int | list[int]) -> str:
 
 
 def _window(
-    step: _Step, layer: Conv | Pool, shape: Shape, pad: int = 0, ceil: bool = True
+    step: Step, layer: Conv | Pool, shape: Shape, pad: int = 0, ceil: bool = True
 ) -> dict[str, tuple[Any, Any]]:
     """Strides, dilations and paddings, each of the graph and of the layer.
 
@@ -280,7 +231,7 @@ def _read(
         # Averages of one pixel: torch's of 7x7 to 7x7, timm's before its last layer
         is_one = settings.get("kernel_shape") == [1, 1] or found.matrices
         if not ("Average" in kind and is_one):
-            found.steps.append(_Step(STEPS[kind], settings))
+            found.steps.append(Step(STEPS[kind], settings))
     else:
         raise ValueError(f"the operation {kind}")
 
@@ -363,13 +314,13 @@ def _weights(
     if not is_head:
         name = f"conv {found.convolutions}"
         found.convolutions += 1
-        found.steps.append(_Step("convolution", settings))
+        found.steps.append(Step("convolution", settings))
     else:
         name = f"fc {found.matrices}"
         if not found.matrices and found.axes == MAPS_LAST:
             kernel, found.axes = _maps_first(found, kernel), MAPS_FIRST
         found.matrices += 1
-        found.steps.append(_Step("matrix product", settings))
+        found.steps.append(Step("matrix product", settings))
     found.arrays[f"{name}.weight"] = kernel
     found.arrays[f"{name}.bias"] = bias if has_bias else np.zeros(len(kernel))
 
