@@ -49,7 +49,7 @@ from alexvgg_jax.weights.provenance import TORCH
 Images = Num[Array | np.ndarray, "batch height width 3"]
 Range = tuple[int, int]  # of the pixels: black and white
 Heads = dict[str, Float[Array, "maps"]]  # layer -> the weight of each map
-Grams = dict[str, Float[Array, "batch maps maps"]]
+Grams = dict[str, Float[Array, "#batch maps maps"]]
 Mean = Float[Array | np.ndarray, "3"]  # the colour that is subtracted from RGB
 
 RANGES: tuple[Range, ...] = ((0, 255), (-1, 1), (0, 1))
@@ -183,6 +183,8 @@ def net_input(
     if not isinstance(images, Tracer) and images.size:
         with jax.ensure_compile_time_eval():  # constants inside of `jit`
             least, most = float(images.min()), float(images.max())
+            if jnp.isnan(images).any():  # jax 0.10 has no NaN in extremes, on CPUs
+                raise InputError("the images have NaN")
         if not (low <= least and most <= high):
             raise InputError(f"range {range}: the images go from {least} to {most}")
     x = at_least_float32(jnp.asarray(images))
@@ -273,7 +275,7 @@ def unit_vectors(x: Float[Array, "*shape maps"]) -> Float[Array, "*shape maps"]:
     largest = lax.stop_gradient(jnp.abs(x).max(axis=-1, keepdims=True))
     seen = largest > TINY
     scale = jnp.where(seen, largest, 1.0)
-    x = jnp.where(seen, x / scale, 0.0)
+    x = jnp.where(seen, x / scale, x * 0.0)  # NaN stays
     squares = jnp.square(x).sum(axis=-1, keepdims=True)
     return x / (jnp.sqrt(jnp.where(seen, squares, 1.0)) + EPSILON / scale)
 

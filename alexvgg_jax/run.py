@@ -36,6 +36,8 @@ from alexvgg_jax.models import Net
 SETTINGS, DATA, STATISTICS = "run.json", "data.json", "statistics.npz"
 CHECKPOINTS, LOCK, CHECKSUM = "checkpoints", ".lock", "checksum"
 EARLIER = "earlier.jsonl"
+FILES = (SETTINGS, EARLIER, DATA, STATISTICS, "metrics.jsonl", LOCK)
+FOLDERS = (CHECKPOINTS, "tensorboard")
 MAY_CHANGE = {"epochs", "mesh", "until_error", "checkpoint_every"}  # when resuming
 ON_PURPOSE = {"optim", "augment"}  # with --change too
 STATISTICS_IMAGES = 100_000  # of a larger set, a sample this large is enough
@@ -102,10 +104,12 @@ def locked(directory: Path) -> Iterator[None]:
     The operating system releases the lock when a process ends, also when it is killed.
     On several hosts, the first one holds the lock. If nothing was written, the lock's
     file is removed at the end, and so is the folder if it is new. Raises InputError if
-    another process holds the lock, or if the folder cannot be made.
+    another process holds the lock, if the folder cannot be made, or if something else
+    has the name of one of its files.
     """
     _check_name(directory)
     try:
+        _check_places(directory)
         is_new = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / LOCK).open("w")
@@ -147,6 +151,17 @@ def _check_name(directory: Path) -> None:
         raise InputError(f"{path!a}: not a name in UTF-8") from None
     if "\\" in path:
         raise InputError(f"{path}: no checkpoint can be saved below a backslash")
+
+
+def _check_places(directory: Path) -> None:
+    """InputError for a file of the run that is no regular one, as a pipe, which would
+    be waited for, and for a folder that is none."""
+    for name in FILES:
+        if (path := directory / name).exists() and not path.is_file():
+            raise InputError(f"{path}: not a regular file")
+    for name in FOLDERS:
+        if (path := directory / name).exists() and not path.is_dir():
+            raise InputError(f"{path}: not a folder")
 
 
 def continued(directory: Path, run: Run) -> Run:

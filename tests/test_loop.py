@@ -509,6 +509,26 @@ def test_settings_that_are_no_file(tmp_path):
         loop.run_folder.read_statistics(tmp_path)
 
 
+def test_other_things_in_the_places_of_a_runs_files(tmp_path):
+    """They are named before anything is written. A pipe would be waited for."""
+    for name in ("run.json", "earlier.jsonl", "data.json", "metrics.jsonl", ".lock"):
+        for make in (os.mkfifo, os.mkdir):
+            make(tmp_path / name)
+            with pytest.raises(InputError, match=f"{name}: not a regular file"):
+                with locked(tmp_path):
+                    raise AssertionError
+            (tmp_path / name).rename(tmp_path / f"{name} {make.__name__}")
+    for name in ("checkpoints", "tensorboard"):
+        for make in (os.mkfifo, Path.touch):
+            make(tmp_path / name)
+            with pytest.raises(InputError, match=f"{name}: not a folder"):
+                with locked(tmp_path):
+                    raise AssertionError
+            (tmp_path / name).unlink()
+    with locked(tmp_path):
+        (tmp_path / ".lock").unlink()
+
+
 def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):
     loop.train(replace(RUN, epochs=1), tmp_path / "run")
     monkeypatch.setattr(loop.run_folder, "training_statistics", lambda _: 1 / 0)

@@ -125,7 +125,7 @@ def test_the_features_of_a_constant_image_are_computed_once(params):
     assert jax.eval_shape(spatial, params, a, b).shape == (2, 35, 35)
 
 
-@pytest.mark.parametrize(
+DISTANCES = pytest.mark.parametrize(
     ("distance", "of"),
     [
         (lambda f, g: lpips_distance(f, g, HEADS), dict),
@@ -135,25 +135,29 @@ def test_the_features_of_a_constant_image_are_computed_once(params):
     ],
     ids=["lpips", "map", "content", "style"],
 )
+
+
+@DISTANCES
 def test_one_image_is_compared_with_every_image(distance, of):
-    """Other batches of different lengths, or images of different sizes, are refused:
-    also those that broadcast."""
     ours, theirs = of(maps(0)), of(maps(1))
-
-    def part(features, *index):
-        return {layer: x[index] for layer, x in features.items()}
-
     both = {layer: x[:1].repeat(2, axis=0) for layer, x in theirs.items()}
-    one = part(theirs, slice(1))
+    one = {layer: x[:1] for layer, x in theirs.items()}
     for first, second, same in ((ours, one, both), (one, ours, both)):
         expected = distance(ours, same)
         assert len(expected) == 2
         np.testing.assert_allclose(distance(first, second), expected, rtol=1e-6)
+
+
+@DISTANCES
+@pytest.mark.usefixtures("unchecked")
+def test_other_batches_of_different_shapes_are_refused(distance, of):
+    """Different lengths, or images of different sizes: also those that broadcast."""
+    ours, theirs = of(maps(0)), of(maps(1))
     three = {layer: x[:1].repeat(3, axis=0) for layer, x in theirs.items()}
     with pytest.raises(InputError, match=r"relu1 has different shapes, \(2, .*\(3, "):
         distance(ours, three)
     with pytest.raises(InputError, match="relu1 has different shapes"):
-        distance(ours, part(theirs, slice(None), slice(1)))
+        distance(ours, {layer: x[:, :1] for layer, x in theirs.items()})
 
 
 @pytest.mark.parametrize(
@@ -310,13 +314,28 @@ def test_the_input_is_that_of_lpips_and_torchvision(side):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_a_nan_in_an_image_is_in_the_distance(params):
+    """In `jit`, images cannot be checked."""
+    good = pictures(2, 64)
+    bad = good.at[1, 30, 30, 0].set(jnp.nan)
+    distances = DISTANCE(params, bad, good[::-1])
+    assert jnp.isnan(distances).tolist() == [False, True]
+    vectors = jnp.full((2, 512), 2.0).at[1].set(jnp.nan)
+    assert jnp.isnan(unit_vectors(vectors)).any(axis=1).tolist() == [False, True]
+
+
 @pytest.mark.parametrize(
     "images, limits, message",
     [
         (np.zeros((1, 8, 8, 3), np.float32), (0, 100), r"range \(0, 100\): choose"),
         (np.full((1, 8, 8, 3), 2, np.float32), (0, 1), "go from 2.0 to 2.0"),
         (np.full((1, 8, 8, 3), -1, np.float32), (0, 255), "go from -1.0 to -1.0"),
-        (np.full((1, 8, 8, 3), np.nan, np.float32), (0, 255), "go from nan"),
+        (np.full((1, 8, 8, 3), np.nan, np.float32), (0, 255), "the images have NaN"),
+        (
+            jnp.full((1, 64, 64, 3), 9.0).at[0, 5, 5, 0].set(np.nan),
+            (0, 255),
+            "have NaN",
+        ),
         (np.zeros((1, 8, 8, 3), np.uint8), (-1, 1), "images of uint8 are in"),
     ],
 )
