@@ -242,7 +242,7 @@ def test_the_centre_of_weights_is_what_they_expect(photos, nets_of_photos, tmp_p
     [
         (("--scales", "23"), "--scales 23: from 24"),
         (("--scales", "100000"), "--scales 100000: from 24"),
-        (("--protocol", "ten", "--scales", "24"), "all crops are the same"),
+        (("--protocol", "ten", "--scales", "24"), "the same; use --scales 30"),
         (("--save", "probabilities.csv"), "--save probabilities.csv: name an .npz"),
         (("--fuse", "nowhere.npz"), "--fuse nowhere.npz: No such file"),
         (("--batch", "0"), "--batch 0: at least 1"),

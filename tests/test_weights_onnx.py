@@ -160,6 +160,8 @@ def rewired(graph, layer: str, kind: str, *others: str, **settings) -> None:
         (("conv4", "Softmax", {}), "the operation Softmax"),
         (("conv4", "Add", "n9", {}), "the operation Add"),
         (("fc6", "Cast", {"to": onnx.TensorProto.INT8}), "Cast to integers"),
+        (("conv4", "Relu", {"domain": "com.example"}), "Relu of com.example"),
+        (("conv4", "Identity", {"domain": "com.example"}), "Identity of com.example"),
     ],
     ids=str,
 )

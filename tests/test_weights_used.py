@@ -79,6 +79,20 @@ def test_predict(folder, tmp_path, capfd, monkeypatch):
         )
 
 
+def test_predict_skips_what_is_no_picture(folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(folder)
+    out = tmp_path / "a.csv"
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    pictures = ("photos/2.png", "none.jpg", tmp_path / "bad.png", "photos/1.png")
+    with pytest.raises(SystemExit, match="1"):
+        command("predict", *pictures, "--weights", "a.safetensors", "--csv", out)
+    lines = csv.DictReader(out.read_text().splitlines())
+    assert {line["file"] for line in lines} == {"photos/1.png", "photos/2.png"}
+    told = capfd.readouterr().err
+    assert "skipped: none.jpg: No such file or directory\n" in told
+    assert "bad.png: not an image" in told
+
+
 def test_predict_with_ten_views_and_weights_first(folder, capfd, monkeypatch):
     monkeypatch.chdir(folder)
     command("predict", "a.safetensors", "photos", "--views", "10")

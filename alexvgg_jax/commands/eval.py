@@ -225,7 +225,8 @@ def _check_net(
             )
         if scale == net.image_size and protocol in ("nine", "ten"):
             raise InputError(
-                f"--protocol {protocol}: at a scale of {scale} all crops are the same"
+                f"--protocol {protocol}: at a scale of {scale} all crops are the same; "
+                f"use --scales {scale * 5 // 4}"
             )
     if "dense" in protocol:
         protocols.cost(net, protocol, min(scales), min(scales))  # raises if it cannot

@@ -56,7 +56,7 @@ class Predict:
         if not weights or not pictures:
             both = "predict WEIGHTS photo.jpg, or predict photo.jpg --weights WEIGHTS"
             raise InputError(f"name both weights and pictures: {both}")
-        files = [file for path in pictures for file in image_files(Path(path))]
+        files = _files([Path(path) for path in pictures])
         if not files:
             raise InputError(f"no images in {' '.join(pictures)}")
         if self.csv:
@@ -98,6 +98,14 @@ class Predict:
         setup = _setup(net, provenance, self.views)
         to_square = partial(_to_square, provenance=provenance)
         return setup, everywhere(params, setup.mesh), to_square
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The pictures in all paths. One that does not exist is a picture that will be
+    skipped. InputError if none exists."""
+    some = any(path.exists() for path in paths)
+    parts = [image_files(p) if p.exists() or not some else [p] for p in paths]
+    return [file for part in parts for file in part]
 
 
 def _to_square(image: np.ndarray, size: int, provenance: Provenance) -> np.ndarray:

@@ -46,6 +46,7 @@ STEPS = {
     "GlobalAveragePool": "average of all pixels",
 }
 MAPS_FIRST, MAPS_LAST = [0, 1, 2, 3], [0, 2, 3, 1]  # axes of (images, maps, h, w)
+DOMAINS = {"", "ai.onnx"}  # of ONNX's own operators
 MAX_BYTES = 2**31  # of a file; ONNX's own limit
 
 
@@ -181,6 +182,8 @@ def _walk(path: Path, onnx: Any, graph: Any) -> _Found:
         is_head = bool(pools) and i > pools[-1]
         is_end = set(kinds[i:]) <= ENDS | IGNORED | FLATTENING
         try:
+            if node.domain not in DOMAINS:
+                raise ValueError(f"{node.op_type} of {node.domain}")
             if not is_end:
                 _read(found, node, settings, constants, is_head)
         except ValueError as error:
@@ -257,6 +260,8 @@ class _Constants:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._nodes = {}
         for node in graph.node:
+            if node.domain not in DOMAINS:
+                continue
             if node.op_type == "Constant" and node.attribute:
                 self._tensors[node.output[0]] = node.attribute[0].t
             elif node.op_type in ("Identity", "Transpose"):
