@@ -123,7 +123,9 @@ def test_batch_normalisation_is_folded(tmp_path):
     save_file(state, tmp_path / "a.safetensors")
     loaded = weights.load(tmp_path / "a.safetensors", VGG)
     assert_agrees(VGG, loaded, folded, TORCH)
+    whole = dict(state)
     state["features.99.running_mean"] = state["features.1.bias"]
+    del state["features.4.weight"], state["features.4.bias"]
     del state["features.1.running_var"], state["features.9.running_mean"]
     del state["features.11.bias"], state["features.5.weight"], state["features.5.bias"]
     del state["features.5.running_mean"], state["features.5.running_var"]
@@ -134,13 +136,25 @@ def test_batch_normalisation_is_folded(tmp_path):
     with pytest.raises(InputError) as error:
         weights.load(tmp_path / "a.safetensors", VGG)
     assert str(error.value).endswith(
-        "a.safetensors: not weights of this VGG: missing features.11.bias; "
-        "surplus features.99.running_mean; missing "
-        "features.1.running_var, features.5.weight, features.5.bias, "
-        "features.5.running_mean, features.5.running_var, features.9.running_mean; "
-        "features.12.bias has shape (12,), not (13,); features.16.running_var has "
-        "negative numbers; NaN or infinity in features.19.weight"
+        "a.safetensors: not weights of this VGG: missing features.1.running_var, "
+        "features.4.weight, features.4.bias, features.5.weight, features.5.bias, "
+        "features.5.running_mean, features.5.running_var, features.9.running_mean, "
+        "features.11.bias; surplus features.99.running_mean; features.12.bias has "
+        "shape (12,), not (13,); NaN or infinity in features.19.weight; "
+        "features.16.running_var has negative numbers"
     )
+    for name in [name for name in state if ".running_" in name]:
+        del state[name]
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(
+        InputError, match="missing features.1.running_mean, features.1."
+    ):
+        weights.load(tmp_path / "a.safetensors", VGG)
+    state = whole | {"features.1.weight": whole["features.1.weight"] * 1e38}
+    state["features.1.running_var"] = 0 * whole["features.1.running_var"]
+    save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="features.0.weight is not finite once no"):
+        weights.load(tmp_path / "a.safetensors", VGG)
 
 
 @pytest.mark.parametrize("name", ["torch", "caffe", "rgb"])

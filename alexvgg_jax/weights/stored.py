@@ -38,6 +38,10 @@ class Stored:
     net: Net | None = None  # if the file tells
     # What the file's net computes otherwise, as phrases.
     differences: Callable[[Net], list[str]] = lambda _: []
+    # The shapes of the arrays that normalise the output of each layer, by their names,
+    # and all arrays with these folded into the layers' own.
+    norms: Callable[[Net], dict[str, dict[str, Shape]]] = lambda _: {}
+    folded: Mapping[str, np.ndarray] | None = None
 
 
 # Switches that leave the weights' meaning as it is.
@@ -76,11 +80,12 @@ def to_params(
         raise InputError(
             f"{stored.path}: not weights of this {kind}: {'; '.join(problems)}"
         )
+    arrays = stored.arrays if stored.folded is None else stored.folded
     first, params = net.layers()[0].name, {}
     for layer, shape in with_inputs(net):
         if layer.name not in keys or layer.name in left_out:
             continue
-        kernel, bias = (stored.arrays[name] for name in keys[layer.name])
+        kernel, bias = (arrays[name] for name in keys[layer.name])
         if stored.maps_first:
             kernel = to_maps_last(kernel, layer, shape)
         if layer.name == first:
@@ -119,13 +124,14 @@ def problems_of(stored: Stored, net: Net, left_out: list[str]) -> list[str]:
     The layers in `left_out` are not looked for. If they are all fully-connected layers
     of the net, then those of the file are not surplus.
     """
-    keys, expected = stored.keys(net), {}
+    keys, norms, expected = stored.keys(net), stored.norms(net), {}
     for layer, shape in with_inputs(net):
         if layer.name in keys and layer.name not in left_out:
             shapes = layer.param_shapes(shape)
             kernel, bias = keys[layer.name]
             expected[kernel] = _stored_shape(shapes["kernel"], layer, stored.maps_first)
             expected[bias] = shapes["bias"]
+            expected |= norms.get(layer.name, {})
     surplus = stored.arrays.keys() - expected.keys()
     surplus -= {name for layer in left_out for name in keys[layer]}
     if left_out == dense_layers(net):

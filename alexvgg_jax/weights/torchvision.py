@@ -28,6 +28,7 @@ from alexvgg_jax.weights.stored import (
     Keys,
     Stored,
     model_of,
+    not_finite,
     to_maps_first,
     with_inputs,
 )
@@ -50,6 +51,8 @@ PUBLISHED_BN = {
 TIMM = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
 EPSILON = 1e-5  # of torch's BatchNorm2d
 NORM_NAME = re.compile(r"features\.([0-9]{1,3})\.running_(?:mean|var)")
+SCALE_NAME = re.compile(r"features\.[0-9]{1,3}\.weight")
+COUNTER = ".num_batches_tracked"
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -58,7 +61,12 @@ def stored(
 ) -> Stored:
     """The arrays of a state dict. Files of `weights.save` have the mean and the
     provenance as metadata."""
-    has_norm = any(map(NORM_NAME.fullmatch, arrays))
+    arrays = {k: a for k, a in arrays.items() if not k.endswith(COUNTER)}
+    has_norm = any(
+        NORM_NAME.fullmatch(name) or SCALE_NAME.fullmatch(name) and array.ndim == 1
+        for name, array in arrays.items()
+    )
+    folded = _fold_norms(arrays) if has_norm else None
     is_timm = any(name.startswith(("pre_logits.", "head.")) for name in arrays)
     try:
         mean = json.loads(metadata.get("mean", "0"))
@@ -80,14 +88,16 @@ def stored(
         raise InputError(f"{path}: its metadata are damaged: {error}") from None
     return Stored(
         path=path,
-        arrays=_fold_norms(arrays) if has_norm else arrays,
+        arrays=arrays,
         keys=lambda net: keys(net, has_norm, is_timm),
         maps_first=True,
         head=("classifier.", "pre_logits.", "head."),
         convention=convention,
         provenance=provenance,
         published=published,
-        differences=lambda net: _norm_problems(arrays, net) if has_norm else [],
+        differences=lambda _: _norm_problems(arrays, folded) if folded else [],
+        norms=lambda net: _norms(net) if has_norm else {},
+        folded=folded,
     )
 
 
@@ -139,40 +149,42 @@ def keys(net: Net, has_norm: bool = False, is_timm: bool = False) -> Keys:
     return {layer: (f"{n}.weight", f"{n}.bias") for layer, n in names.items()}
 
 
+def _norms(net: Net) -> dict[str, dict[str, tuple[int, ...]]]:
+    """The arrays of the normalisation after each convolution, and their shapes."""
+    names, norms = keys(net, has_norm=True), {}
+    for layer in net.layers():
+        if isinstance(layer, Conv):
+            _, number, _ = names[layer.name][0].split(".")
+            name = f"features.{int(number) + 1}"
+            norms[layer.name] = {f"{name}.{part}": (layer.features,) for part in NORM}
+    return norms
+
+
 def _fold_norms(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays with each normalisation multiplied into the convolution before it,
     unless their shapes or numbers do not allow it: then `problems_of` names them."""
-    folded = {k: v for k, v in arrays.items() if not k.endswith(".num_batches_tracked")}
+    folded = dict(arrays)
     for number in {int(m[1]) for m in map(NORM_NAME.fullmatch, arrays) if m}:
         names = [f"features.{number}.{part}" for part in NORM]
         targets = [f"features.{number - 1}.{part}" for part in NORM[:2]]
-        if folded.keys().isdisjoint(targets):
-            continue  # surplus
-        values = [folded.pop(key, np.zeros(0)) for key in names]
         with contextlib.suppress(ValueError, KeyError):
-            pair = fold_norm([folded[key] for key in targets], values)
+            values = [arrays[key] for key in names]
+            pair = fold_norm([arrays[key] for key in targets], values)
             folded |= dict(zip(targets, pair, strict=True))
     return folded
 
 
-def _norm_problems(arrays: Mapping[str, np.ndarray], net: Net) -> list[str]:
-    """What is wrong with the normalisations after the net's convolutions."""
-    names, phrases, missing = keys(net, has_norm=True), [], []
-    for layer in net.layers():
-        if not isinstance(layer, Conv):
-            continue
-        _, number, _ = names[layer.name][0].split(".")
-        for name in (f"features.{int(number) + 1}.{part}" for part in NORM):
-            array, shape = arrays.get(name), (layer.features,)
-            if array is None:
-                missing.append(name)
-            elif array.shape != shape:
-                phrases.append(f"{name} has shape {array.shape}, not {shape}")
-            elif not np.isfinite(array).all():
-                phrases.append(f"NaN or infinity in {name}")
-            elif name.endswith("var") and array.min() < 0:
-                phrases.append(f"{name} has negative numbers")
-    return ([f"missing {', '.join(missing)}"] if missing else []) + phrases
+def _norm_problems(
+    arrays: Mapping[str, np.ndarray], folded: Mapping[str, np.ndarray]
+) -> list[str]:
+    """What is wrong with normalisations that have all arrays in their shapes."""
+    negative = [
+        f"{name} has negative numbers"
+        for name, array in arrays.items()
+        if NORM_NAME.fullmatch(name) and name.endswith("var") and (array < 0).any()
+    ]
+    bad = {*not_finite(folded)} - {*not_finite(arrays)}
+    return negative + [f"{name} is not finite once normalised" for name in sorted(bad)]
 
 
 def fold_norm(
