@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 
 if __name__ == "__main__":  # Ctrl-C while the rest is imported
 
@@ -35,7 +36,7 @@ from alexvgg_jax.data.decode import BadImages
 from alexvgg_jax.data.sources import check_classes, find_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
 from alexvgg_jax.hosts import end_process, join_hosts
-from alexvgg_jax.models import MODELS, Net, summary
+from alexvgg_jax.models import MODELS, Net, summary, usual
 from alexvgg_jax.recipes import RECIPES
 from alexvgg_jax.sharding import all_devices, make_mesh
 
@@ -263,7 +264,7 @@ COMMANDS: dict[str, Callable] = {
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The command of a command line. Raises InputError for a setting that is out of its
-    bounds."""
+    bounds, and SystemExit for words that it does not know."""
     try:
         return tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
@@ -272,6 +273,11 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
             args=arguments,
             config=(tyro.conf.CascadeSubcommandArgs,),
         )
+    except SystemExit as end:
+        for word in arguments if end.code else ():
+            if hint := usual(word):
+                print(f"{word}: {hint}", file=sys.stderr)
+        raise
     except InputError as error:
         if str(error).startswith("--"):
             raise
@@ -282,8 +288,10 @@ def main(arguments: Sequence[str]) -> None:
     """Run a command line.
 
     It ignores JAX_TRANSFER_GUARD, which would forbid even making a random key. Training
-    guards its own steps.
+    guards its own steps. It shows no warnings of Pillow, which do not name the picture:
+    one that is damaged is named where it is skipped.
     """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with one_line(), jax.transfer_guard("allow"):
         parse(arguments)()
 

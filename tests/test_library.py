@@ -88,6 +88,13 @@ def test_the_usual_names_are_answered(usual, ours, unchecked):
         build(usual)
 
 
+def test_float64_images_of_numpy_are_float32():
+    """Warnings are errors here; jax has one for a conversion to float64."""
+    logits, _ = NET.apply(params(), np.asarray(IMAGES, np.float64), train=False)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, NET.apply(params(), IMAGES, train=False)[0])
+
+
 def test_float64_images_are_computed_in_float64():
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: leaf.astype(np.float64), params())

@@ -3,6 +3,7 @@ import dataclasses
 import inspect
 import re
 import socket
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,8 @@ import pytest
 from alexvgg_jax import __main__, errors, loop, memory
 from alexvgg_jax.__main__ import Train
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run, to_settings
+from alexvgg_jax.data.decode import decode
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import write_json
 from alexvgg_jax.models import MODELS, Net
 from alexvgg_jax.recipes import ALEXNET_SMALL, DIGITS
@@ -118,6 +121,25 @@ def test_check_lists_all_damaged_images(tmp_path, capfd):
     ]
 
 
+def test_warnings_of_pillow_are_not_shown(tmp_path, capfd):
+    """They do not name the picture, as the command does."""
+    for name in ("a/1.tif", "b/2.tif"):
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 3), np.uint8))
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[:-5])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with pytest.raises(InputError):
+            decode(content[:-5], name, 8)
+        assert shown
+        shown.clear()
+        with pytest.raises(SystemExit, match="1"):
+            __main__.main(["check", str(tmp_path)])
+    assert f"{tmp_path}/b/2.tif: not an image that can" in capfd.readouterr().out
+    assert not shown
+
+
 @pytest.mark.parametrize(
     ("files", "lines"),
     [
@@ -206,6 +228,8 @@ def test_a_wrong_command_is_one_line(arguments, message, monkeypatch, capfd):
         (("train", "digits", "--net.activation", "elu"), "tanh"),
         (("train", "digits", "--optim.layer-rate", "conv1", "half"), "layer-rate"),
         (("train", "digit"), "cifar-80sec"),
+        (("train", "vgg16", "--epochs", "2"), "\nvgg16: here it is 'vgg-d'\n"),
+        (("summary", "alexnet"), "\nalexnet: here it is 'alexnet-paper'\n"),
         (("eval", "run", "--protocol", "3"), "multi-crop"),
     ],
 )

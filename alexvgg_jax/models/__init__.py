@@ -14,7 +14,7 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import alexnet, cifar, vgg
 from alexvgg_jax.models.net import Compute, Features, Net, Params
 
-__all__ = ["MODELS", "Compute", "Features", "Net", "Params", "build"]
+__all__ = ["MODELS", "Compute", "Features", "Net", "Params", "build", "usual"]
 
 MODELS: dict[str, Net] = {**alexnet.VARIANTS, **vgg.VARIANTS, **cifar.VARIANTS}
 
@@ -41,28 +41,28 @@ def build(name: str, /, **switches: Any) -> Net:
     image that is too small.
     """
     if name not in MODELS:
-        raise InputError(f"unknown model {name!r}{_usual(name)}")
+        hint = usual(str(name)) or _closest(str(name).lower(), MODELS)
+        raise InputError(f"unknown model {name!r}; {hint}")
     net = MODELS[name]
     known = [field.name for field in dataclasses.fields(net)]
     for switch in switches:
         if switch not in known:
             hint = _closest(switch, known)
-            raise InputError(f"{name}: unknown switch {switch!r}{hint}")
+            raise InputError(f"{name}: unknown switch {switch!r}; {hint}")
     net = dataclasses.replace(net, **switches)
     net.shapes()  # raises if the image is too small
     return net
 
 
-def _usual(name: object) -> str:
-    """What a net of another library is called here, or the closest name."""
-    lower = str(name).lower()
-    plain = lower.replace("-", "").replace("_", "")
-    if usual := USUAL_NAMES.get(plain.removesuffix("bn")):
-        norm = "; `convert` folds its batch normalisation in"
-        return f"; here it is {usual!r}{norm if plain.endswith('bn') else ''}"
-    return _closest(lower, MODELS)
+def usual(name: str) -> str:
+    """What a net of another library is called here, or "" for other names."""
+    plain = name.lower().replace("-", "").replace("_", "")
+    if not (ours := USUAL_NAMES.get(plain.removesuffix("bn"))):
+        return ""
+    norm = "; `convert` folds its batch normalisation in"
+    return f"here it is {ours!r}{norm if plain.endswith('bn') else ''}"
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; perhaps {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+    return f"perhaps {close[0]!r}?" if close else f"choose from {', '.join(known)}"

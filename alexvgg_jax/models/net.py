@@ -108,7 +108,7 @@ class Net:
     def apply(
         self,
         params: Params,
-        images: Float[Array, "batch height width 3"],
+        images: Float[Array | np.ndarray, "batch height width 3"],
         *,
         train: bool,
         key: PRNGKeyArray | None = None,
@@ -123,6 +123,9 @@ class Net:
         leave them out. Raises InputError for images of a size that the net was not
         built for (convolutions take any size), and for `params` of another net.
         """
+        images = jnp.asarray(
+            images
+        )  # float64 of numpy becomes float32, unless x64 is on
         _check_images(images)
         layers = self._until(until)
         self._check_size(layers, images.shape[1:])
@@ -227,7 +230,7 @@ class Network(nn.Module):
 
     def __call__(
         self,
-        images: Float[Array, "batch height width 3"],
+        images: Float[Array | np.ndarray, "batch height width 3"],
         *,
         train: bool,
         key: PRNGKeyArray | None = None,
