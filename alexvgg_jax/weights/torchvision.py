@@ -51,7 +51,7 @@ PUBLISHED_BN = {
 TIMM = {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
 EPSILON = 1e-5  # of torch's BatchNorm2d
 NORM_NAME = re.compile(r"features\.([0-9]{1,3})\.running_(?:mean|var)")
-SCALE_NAME = re.compile(r"features\.[0-9]{1,3}\.weight")
+SCALE = re.compile(r"features\.([0-9]{1,3})\.weight")
 COUNTER = ".num_batches_tracked"
 NORM = ("weight", "bias", "running_mean", "running_var")
 
@@ -62,10 +62,7 @@ def stored(
     """The arrays of a state dict. Files of `weights.save` have the mean and the
     provenance as metadata."""
     arrays = {k: a for k, a in arrays.items() if not k.endswith(COUNTER)}
-    has_norm = any(
-        NORM_NAME.fullmatch(name) or SCALE_NAME.fullmatch(name) and array.ndim == 1
-        for name, array in arrays.items()
-    )
+    has_norm = _has_norm(arrays)
     folded = _fold_norms(arrays) if has_norm else None
     is_timm = any(name.startswith(("pre_logits.", "head.")) for name in arrays)
     try:
@@ -147,6 +144,15 @@ def keys(net: Net, has_norm: bool = False, is_timm: bool = False) -> Keys:
     if is_timm:
         names |= {layer: TIMM[layer] for layer in names.keys() & TIMM.keys()}
     return {layer: (f"{n}.weight", f"{n}.bias") for layer, n in names.items()}
+
+
+def _has_norm(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether there is a running mean or variance, or a scale right after a kernel."""
+    scales = [
+        m for name, a in arrays.items() if (m := SCALE.fullmatch(name)) and a.ndim == 1
+    ]
+    follows = any(f"features.{int(m[1]) - 1}.weight" in arrays for m in scales)
+    return follows or any(map(NORM_NAME.fullmatch, arrays))
 
 
 def _norms(net: Net) -> dict[str, dict[str, tuple[int, ...]]]:
