@@ -124,7 +124,7 @@ KINDS = {
     "padding": Kind(("padding",), (0, 0), {"pad": (0, 7, ())}),
 }
 KIND_OF = {type: name for name, kind in KINDS.items() for type in kind.types}
-METHODS: dict[float, str] = {0: "max pooling", 1: "average pooling"}
+METHODS = {0.0: "max pooling", 1.0: "average pooling", 2.0: "stochastic pooling"}
 # Layers that change nothing, and those that are before the net and after it.
 PASSING = {"dropout", 6, "Dropout", "flatten", 8, "Flatten", "split", 22, "Split"}
 OUTSIDE = {
