@@ -123,9 +123,7 @@ class Net:
         leave them out. Raises InputError for images of a size that the net was not
         built for (convolutions take any size), and for `params` of another net.
         """
-        images = jnp.asarray(
-            images
-        )  # float64 of numpy becomes float32, unless x64 is on
+        images = jnp.asarray(images)  # without x64, numpy's float64 becomes float32
         _check_images(images)
         layers = self._until(until)
         self._check_size(layers, images.shape[1:])
