@@ -41,7 +41,7 @@ def build(name: str, /, **switches: Any) -> Net:
     image that is too small.
     """
     if name not in MODELS:
-        hint = usual(str(name)) or _closest(str(name).lower(), MODELS)
+        hint = usual(name) or _closest(f"{name}".lower(), MODELS)
         raise InputError(f"unknown model {name!r}; {hint}")
     net = MODELS[name]
     known = [field.name for field in dataclasses.fields(net)]
@@ -54,9 +54,9 @@ def build(name: str, /, **switches: Any) -> Net:
     return net
 
 
-def usual(name: str) -> str:
+def usual(name: object) -> str:
     """What a net of another library is called here, or "" for other names."""
-    plain = name.lower().replace("-", "").replace("_", "")
+    plain = str(name).lower().replace("-", "").replace("_", "")
     if not (ours := USUAL_NAMES.get(plain.removesuffix("bn"))):
         return ""
     norm = "; `convert` folds its batch normalisation in"
