@@ -56,7 +56,7 @@ class Train:
     out: Path | None = None  # folder of the run; without it, runs/NAME-DATA
     # continue from the newest checkpoint in the run's folder, or start if it has none
     resume: bool = False
-    change: bool = False  # with --resume: go on with the new --optim and --augment
+    change: bool = False  # with --resume: --optim and --augment can differ from before
     # HOST:PORT of the first host, with --hosts and --host; without it, jax detects it
     coordinator: str = ""
     hosts: int = 0  # number of hosts that train together; 0: jax detects it
@@ -109,7 +109,8 @@ def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
 class Check:
     """Find all damaged images of a set, before training: check FOLDER."""
 
-    data: tyro.conf.Positional[str]  # a folder of classes, or a TFDS name
+    # a folder with a folder for each class, or a TFDS name
+    data: tyro.conf.Positional[str]
     # pixels: every image is scaled and cut to this side, as by --data.size of train
     size: int = 32
 
