@@ -136,15 +136,11 @@ def test_the_features_of_a_constant_image_are_computed_once(params):
     ids=["lpips", "map", "content", "style"],
 )
 def test_one_image_is_compared_with_every_image(distance, of):
-    """Other batches of different lengths, or images of different sizes, are refused:
-    also those that broadcast."""
+    """Other batches of different lengths are refused."""
     ours, theirs = of(maps(0)), of(maps(1))
 
-    def part(features, *index):
-        return {layer: x[index] for layer, x in features.items()}
-
     both = {layer: x[:1].repeat(2, axis=0) for layer, x in theirs.items()}
-    one = part(theirs, slice(1))
+    one = {layer: x[:1] for layer, x in theirs.items()}
     for first, second, same in ((ours, one, both), (one, ours, both)):
         expected = distance(ours, same)
         assert len(expected) == 2
@@ -152,8 +148,23 @@ def test_one_image_is_compared_with_every_image(distance, of):
     three = {layer: x[:1].repeat(3, axis=0) for layer, x in theirs.items()}
     with pytest.raises(InputError, match=r"relu1 has different shapes, \(2, .*\(3, "):
         distance(ours, three)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("distance", "of"),
+    [
+        (lambda f, g: lpips_distance(f, g, HEADS), dict),
+        (content_distance, dict),
+        (style_distance, grams),
+    ],
+    ids=["lpips", "content", "style"],
+)
+def test_other_shapes_that_broadcast_are_refused(distance, of):
+    ours = of(maps(0))
+    other = {layer: x[:, :1, :1] for layer, x in ours.items()}
     with pytest.raises(InputError, match="relu1 has different shapes"):
-        distance(ours, part(theirs, slice(None), slice(1)))
+        distance(ours, other)
 
 
 @pytest.mark.parametrize(
