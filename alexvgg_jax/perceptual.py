@@ -5,7 +5,8 @@
     distances = lpips(net, params, images, others, range=(0, 255))
 
 `lpips`, `content_loss` and `style_loss` give one number for each pair of images. If one
-image of the pairs is constant, compute its features once, and compare features:
+image of the pairs is constant, compute its features once, and compare features. Those
+of a single image are compared with every image of the other batch:
 
     target = lpips_features(net, params, others, range=(0, 255))
     heads = lpips_heads(net)
@@ -27,7 +28,7 @@ scale of images in (-1, 1), with shift = 2 MEAN / 255 - 1 and scale = 2 deviatio
 pad with zeros after the mean is subtracted, so borders agree too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,7 @@ from alexvgg_jax.weights.provenance import TORCH
 Images = Num[Array | np.ndarray, "batch height width 3"]
 Range = tuple[int, int]  # of the pixels: black and white
 Heads = dict[str, Float[Array, "maps"]]  # layer -> the weight of each map
-Grams = dict[str, Float[Array, "batch maps maps"]]
+Grams = dict[str, Float[Array, "_images maps maps"]]
 Mean = Float[Array | np.ndarray, "3"]  # the colour that is subtracted from RGB
 
 RANGES: tuple[Range, ...] = ((0, 255), (-1, 1), (0, 1))
@@ -130,6 +131,17 @@ def style_loss(
 def _check_pairs(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
     if ours != theirs:
         raise InputError(f"pairs of images of different shapes, {ours} and {theirs}")
+
+
+def _check_shapes(
+    ours: Mapping[str, Array], theirs: Mapping[str, Array], layers: Iterable[str]
+) -> None:
+    """InputError if the layers of two batches differ in shape, unless one batch is a
+    single image."""
+    for layer in layers:
+        a, b = ours[layer].shape, theirs[layer].shape
+        if a[1:] != b[1:] or (a[0] != b[0] and 1 not in (a[0], b[0])):
+            raise InputError(f"{layer} has different shapes, {a} and {b}")
 
 
 def features(
@@ -227,8 +239,10 @@ def lpips_distance(
     """The LPIPS distance of each pair of images from their `lpips_features`.
 
     With `size`, the height and width of the images, it is a map: that of each layer,
-    enlarged by linear interpolation, and added up.
+    enlarged by linear interpolation, and added up. A batch of one is compared with
+    every image of the other batch. Raises InputError for features of different shapes.
     """
+    _check_shapes(ours, theirs, heads)
 
     @jax.checkpoint  # so that gradients do not keep the unit vectors
     def of_layer(f, g, head):
@@ -270,9 +284,13 @@ def unit_vectors(x: Float[Array, "*shape maps"]) -> Float[Array, "*shape maps"]:
 def content_distance(ours: Features, theirs: Features) -> Float[Array, "batch"]:
     """The mean squared difference of the features of each pair of images.
 
+    A batch of one is compared with every image of the other batch. Raises InputError
+    for features of different shapes.
+
     The mean over layers of the mean over positions and maps (Johnson et al. 2016,
     equation 2). Gatys et al. 2016 (equation 1) have half the sum.
     """
+    _check_shapes(ours, theirs, ours)
 
     def of_layer(f, g):
         difference = at_least_float32(f) - at_least_float32(g)
@@ -285,9 +303,13 @@ def content_distance(ours: Features, theirs: Features) -> Float[Array, "batch"]:
 def style_distance(ours: Grams, theirs: Grams) -> Float[Array, "batch"]:
     """The difference of the Gram matrices of each pair of images (Gatys et al. 2016).
 
+    A batch of one is compared with every image of the other batch. Raises InputError
+    for matrices of different shapes.
+
     The mean over layers of the sum of squares / (4 maps^2): equations 4 and 5, in which
     `grams` has divided by the number of positions already.
     """
+    _check_shapes(ours, theirs, ours)
 
     def of_layer(a, b):
         return jnp.square((a - b) / a.shape[-1]).sum(axis=(1, 2)) / 4

@@ -58,6 +58,8 @@ class Experiment:
     images: Callable[[Data], dict[str, Any]] = describe  # what a record says of them
     # Which records are shown; those of the arms' settings if there is no function.
     select: Callable[[Sequence[Record]], dict[str, list[Record]]] | None = None
+    # The experiment that records are of, where options choose its nets.
+    of_records: Callable[[Sequence[Record]], "Experiment"] | None = None
     independent: bool = False  # arms are not compared with each other
     partial: bool = False  # not every arm needs a record
     cifar10: tuple[str, ...] = ()  # tags that only CIFAR-10 tests
@@ -160,6 +162,7 @@ def curves(curve: str = TEST, dashed: Sequence[str] = ()) -> Draw:
 
 def result_of(experiment: Experiment, records: Sequence[Record]) -> Result:
     """Return what the records of an experiment show."""
+    experiment = experiment.of_records(records) if experiment.of_records else experiment
     if experiment.select:
         return Result(experiment.name, experiment.select(records), {})
     arms = list(experiment.arms)

@@ -7,6 +7,7 @@ squares of the photographs' right halves; training pictures have the left ones.
 """
 
 import functools
+import hashlib
 from typing import NamedTuple
 
 import cv2
@@ -60,11 +61,21 @@ def pictures(count: int, test: bool) -> Pictures:
     """Return the first training or test pictures. Each digit of the split is used once
     before one is used again."""
     source = open_source(Data("digits"), "test" if test else "train")
-    order = np.random.default_rng(int(test)).permutation(source.count)
-    digits, labels = source.fetch(np.resize(order, count))
+    seeds = np.random.SeedSequence(int(test)).spawn(1 + count)
+    of_order, *of_pictures = map(np.random.default_rng, seeds)
+    digits, labels = source.fetch(np.resize(of_order.permutation(source.count), count))
     images, boxes = [], []
-    for number, digit in enumerate(digits):
-        rng = np.random.default_rng([test, number])
+    for rng, digit in zip(of_pictures, digits, strict=True):
         images.append(background(rng, test))
         boxes.append(paste(rng, images[-1], digit))
     return Pictures(np.stack(images), np.array(boxes, np.float32), labels)
+
+
+@functools.cache
+def digest(train: int, test: int) -> str:
+    """Return a digest of the first `train` training pictures and `test` test pictures.
+    It changes with anything that they are made by or from."""
+    digest = hashlib.sha256()
+    for array in (*pictures(train, test=False), *pictures(test, test=True)):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]

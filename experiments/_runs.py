@@ -87,10 +87,16 @@ def same_run(settings: Mapping[str, Any], run: Run) -> bool:
         run = replace(run, name="", data=data, init_from=start)
         return replace(run, mesh=Mesh(), checkpoint_every=1)
 
+    known = run_of(settings)
+    return known is not None and neutral(known) == neutral(run)
+
+
+def run_of(settings: Mapping[str, Any]) -> Run | None:
+    """Return the run of a record's settings; None if they are of another version."""
     try:
-        return neutral(from_settings(settings)) == neutral(run)
+        return from_settings(settings)
     except (KeyError, TypeError, ValueError, InputError):
-        return False
+        return None
 
 
 def describe(data: Data) -> dict[str, Any]:

@@ -154,7 +154,7 @@ class Session:
             )
         console.rule(f"{arm}, seed {run.seed}", align="left")
         try:
-            return train_in(self.folder(arm, run.seed), self._here(run))
+            return train_in(self.folder(arm, run.seed), self.here(run))
         except Diverged:
             raise
         except Stopped as end:
@@ -166,8 +166,8 @@ class Session:
         name = re.sub(r"[^\w.=+-]+", "_", arm)
         return self.runs / f"{name}-seed{seed}"
 
-    def _here(self, run: Run) -> Run:
-        """The run on the chosen data and devices."""
+    def here(self, run: Run) -> Run:
+        """Return the run on the chosen data and devices."""
         data = replace(run.data, name=self.chosen.data)
         return replace(run, data=data, mesh=Mesh(self.chosen.devices))
 
@@ -187,7 +187,7 @@ class Session:
         return Record(
             arm=arm,
             seed=run.seed,
-            settings=settings_of(self._here(run)),
+            settings=settings_of(self.here(run)),
             data=self.data_of(run),
             commit=self.commit,
             clean=self.clean,

@@ -106,7 +106,9 @@ def paint(
     """The image after each step; `mean` is the colour that the weights expect.
 
     A step that would raise the loss is halved, up to ten times. If that fails, L-BFGS
-    forgets what it knows of the curvature.
+    forgets what it knows of the curvature. Steps without curvature follow the gradient
+    by one level of the pixels, root mean square: those of optax are smaller than
+    float32 can add to a pixel.
     """
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
@@ -122,10 +124,12 @@ def paint(
     goal = jax.jit(targets, static_argnums=0)(net, params, mean, photo, painting)
     lbfgs = optax.scale_by_lbfgs()
     direction = jax.jit(lbfgs.update)
-    image, state = photo, lbfgs.init(photo)
+    image, state, first = photo, lbfgs.init(photo), True
     value, slope = loss(image, params, goal)
     for _ in range(steps):
         change, state = direction(slope, state, image)
+        if first:
+            change, first = slope / jnp.sqrt(jnp.square(slope).mean()), False
         for halvings in range(11):
             moved = image - change / 2**halvings
             moved_value, moved_slope = loss(moved, params, goal)
@@ -133,7 +137,7 @@ def paint(
                 image, value, slope = moved, moved_value, moved_slope
                 break
         else:
-            state = lbfgs.init(image)
+            state, first = lbfgs.init(image), True
         yield Painted(image, float(value))
 
 

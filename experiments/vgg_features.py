@@ -21,8 +21,10 @@ Both recipes use all training images, and crops of --size pixels. The SVM sees l
 images too, so the difference at scale 1 alone is shown as a note.
 
 The claim is about nets D and E that were trained on ImageNet: `--weights` names such a
-file, and `--data` a folder of other photographs. Without weights the program is only
-rehearsed: a small net A learns the digits 0 to 4, and is tested on 5 to 9.
+file, and `--data` a folder of other photographs. Photographs whose classes the weights
+all learnt are refused: ImageNet's for its weights, or those of the same run. Without
+weights the program is only rehearsed: a small net A learns the digits 0 to 4, and is
+tested on 5 to 9. The page shows the newest complete records, of any net and size.
 
 Planned before the run: the published figures are of VOC and Caltech, so only the
 direction is judged. In pilots with ImageNet's convolutions of net D, on 600 training
@@ -47,6 +49,7 @@ decide. Convert weights whose input is not that of their format first (`convert
 
 import functools
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -58,20 +61,20 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _ablation import Experiment, dots
-from _runs import Run, recipe, share_compiled, train_in
+from _ablation import Experiment, dots, result_of
+from _runs import Run, recipe, run_of, share_compiled, train_in
 from _session import Options, Session, console, options, run
 from jaxtyping import Array, Float, Int, UInt8
 from rich.progress import track
 
 from alexvgg_jax import results, weights
-from alexvgg_jax.config import Augment, Data, Optim
+from alexvgg_jax.config import Augment, Data, Mesh, Optim
 from alexvgg_jax.data.batches import eval_batches
 from alexvgg_jax.data.sources import find_source, open_source
 from alexvgg_jax.errors import InputError, one_line
 from alexvgg_jax.models import Params
 from alexvgg_jax.models.vgg import VGG
-from alexvgg_jax.results import TEST, Arms, Finding, Verdict
+from alexvgg_jax.results import TEST, Arms, Finding, Record, Verdict
 from alexvgg_jax.step import compiler_options
 
 TAG, NAME = "VGG Appendix B", "vgg_features"
@@ -82,6 +85,7 @@ SCALES = (1.0, 1.5, 2.0)
 AT = {scale: f"test error, scale {scale:g}" for scale in SCALES}
 STACKED = "test error, scales stacked"
 SHARE, COSTS, FOLDS = 0.8, (0.1, 1.0, 10.0), 3
+SYNSET = re.compile(r"n\d{8}")  # ImageNet's name of a class
 FEWEST = 5  # training images of a class, so that each fold has one
 BATCH = 16
 DIGITS_SIZE, DIGITS_EPOCHS = 32, 20
@@ -106,6 +110,7 @@ class Start(NamedTuple):
     net: VGG
     params: Params
     colour: Float[np.ndarray, "3"]  # that is subtracted from its images
+    classes: tuple[str, ...]  # that it was trained on; none if that is unknown
 
     @property
     def digest(self) -> str:
@@ -123,7 +128,26 @@ def load(name: str) -> Start:
         raise InputError(f"--weights {name}: of {type(net).__name__}, not of VGG")
     colour = provenance.mean.reshape(-1, 3).mean(axis=0).astype(np.float32)
     place = str(Path(name).resolve()) if Path(name).exists() else name
-    return Start(place, replace(net, head="gap"), params, colour)
+    classes = provenance.classes
+    if not classes and net.classes == 1000:
+        classes = weights.class_names(1000)
+    return Start(place, replace(net, head="gap"), params, colour, classes)
+
+
+def check_classes(start: Start, data: str) -> None:
+    """InputError if the weights were trained on all classes of the images."""
+
+    def plain(name: str) -> str:
+        return name.lower().replace("_", " ")
+
+    learnt = set(map(plain, start.classes))
+    imagenet = start.classes == weights.class_names(1000)
+    classes = find_source(Data(data), "train").classes
+    if all(plain(c) in learnt or (imagenet and SYNSET.fullmatch(c)) for c in classes):
+        raise InputError(
+            f"--weights {start.name}: trained on all classes of --data {data}; the "
+            "claim is about other images"
+        )
 
 
 def describe(
@@ -247,10 +271,11 @@ def judge(arms: Arms) -> dict[str, Finding]:
     svms = {arm: arms[arm] for arm in (SVM, UNTRAINED)}
     for figure in (*AT.values(), STACKED):
         ours |= results.each(svms, figure)
-    decided = results.verdict(gain)
+    svm = arms[SVM][0].settings
+    net, size = svm["net"], svm["data"]["size"]
+    decided = results.verdict(gain).because(f"net {net['column']}, {size} pixels")
     for name, figure in (("at scale 1", at_one), ("three scales", scales)):
         decided = decided.because(f"{name} {results.verdict(figure).word}")
-    net = arms[SVM][0].settings["net"]
     if net["column"] not in ("D", "E") or net["width"] != 1:
         why = f"weights of net {net['column']}, width {net['width']:g}"
         decided = Verdict("not tested", why)
@@ -302,6 +327,7 @@ def rehearse(chosen: FeatureOptions) -> FeatureOptions:
     net = VGG(column="A", head="gap", width=1 / 8)
     own = experiment(net, DIGITS_SIZE).arms[SCRATCH]
     own = replace(own, data=replace(own.data, name=str(first)), epochs=DIGITS_EPOCHS)
+    own = replace(own, mesh=Mesh(chosen.devices))
     share_compiled(chosen.out / "runs")
     train_in(trained := folder / "net of digits 0 to 4", own)
     epochs = chosen.epochs or DIGITS_EPOCHS
@@ -315,11 +341,22 @@ def main(chosen: FeatureOptions) -> None:
         raise InputError(f"--data {chosen.data}: --weights must name trained weights")
     chosen = chosen if chosen.weights else rehearse(chosen)
     start = load(chosen.weights)
+    check_classes(start, chosen.data)
     own = experiment(start.net, chosen.size)
     run(replace(own, train=partial(train, start)), chosen)
 
 
-EXPERIMENT = experiment(VGG(head="gap"), FeatureOptions().size)
+def of_records(records: Sequence[Record]) -> Experiment:
+    """Return the experiment of the net and the size of the newest complete records, or
+    of net D if there are none."""
+    default = experiment(VGG(head="gap"), FeatureOptions().size)
+    runs = (run_of(r.settings) for r in reversed(records) if r.arm == SVM)
+    nets = dict.fromkeys((run.net, run.data.size) for run in runs if run)
+    every = (experiment(net, size) for net, size in nets if isinstance(net, VGG))
+    return next((each for each in every if result_of(each, records).arms), default)
+
+
+EXPERIMENT = replace(of_records([]), of_records=of_records)
 
 if __name__ == "__main__":
     with one_line():

@@ -56,11 +56,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from _ablation import Experiment, dots
-from _pasted import SIDE, Pictures, pictures
+from _pasted import SIDE, Pictures, digest, pictures
 from _runs import Measured, Run, describe, scaled
 from _session import Session, main
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from rich.progress import track
 
 from alexvgg_jax import paper, plots, results
@@ -78,6 +78,7 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy
 from alexvgg_jax.models import Net, Params, build
 from alexvgg_jax.results import Arms, Finding, Result, difference, estimate, verdict
+from alexvgg_jax.sharding import check_batch, everywhere, make_mesh, place
 from alexvgg_jax.step import compiler_options
 
 TAG = "VGG Appendix A"
@@ -107,8 +108,16 @@ def about(data: Data) -> dict[str, Any]:
     """Return what a record says about the pictures."""
     if data.name != "digits":
         raise InputError(f"--data {data.name}: only digits are pasted")
-    counts = {"train": TRAIN, "test": TEST, "grey": False}
-    return describe(data) | counts | {"set": "scikit-learn's digits on photographs"}
+    pasted = {"train": TRAIN, "test": TEST, "digest": digest(TRAIN, TEST)}
+    name = "scikit-learn's digits on photographs"
+    return describe(data) | pasted | {"set": name, "grey": False}
+
+
+def keys(seed: int) -> PRNGKeyArray:
+    """Return a key for each use: the first weights of the classification net, its
+    training, the regressors' last layer, and their training. All regressors of a seed
+    have the same windows."""
+    return jax.random.split(jax.random.key(seed), 4)
 
 
 def of_class(
@@ -144,9 +153,17 @@ def random_windows(
 
 
 def fit(
-    run: Run, params: Params, shown: Pictures, stats: Statistics, loss: Loss
+    run: Run,
+    params: Params,
+    shown: Pictures,
+    stats: Statistics,
+    loss: Loss,
+    key: PRNGKeyArray,
 ) -> Params:
-    """Return the parameters after training by Adam. A layer of rate 0 stays."""
+    """Return the parameters after training by Adam. A layer of rate 0 stays. `key`
+    draws the order of the pictures and all noise."""
+    mesh = make_mesh(run.mesh)
+    check_batch(run.batch, mesh)
     frozen = {k: v for k, v in params.items() if run.optim.layer_rate.get(k) == 0}
     trained = {k: v for k, v in params.items() if k not in frozen}
     steps = len(shown.images) // run.batch
@@ -170,15 +187,19 @@ def fit(
         updates, opt = optimizer.update(jax.grad(mean_loss)(trained), opt)
         return cast(Params, optax.apply_updates(trained, updates)), opt
 
-    opt, rng = optimizer.init(trained), np.random.default_rng(run.seed)
-    root = jax.random.key(run.seed)
+    start = everywhere((trained, optimizer.init(trained), frozen, stats), mesh)
+    trained, opt, frozen, stats = start
+    order_key, noise_key = jax.random.split(key)
     for epoch in track(range(run.epochs), f"{run.name}, seed {run.seed}"):
-        order = rng.permutation(len(shown.images))[: steps * run.batch]
-        for number, chosen in enumerate(order.reshape(steps, -1), epoch * steps):
-            batch = Pictures(*(array[chosen] for array in shown))
-            key = jax.random.fold_in(root, number)
-            trained, opt = step(trained, opt, frozen, key, batch)
-    return frozen | trained
+        shuffled = jax.random.permutation(
+            jax.random.fold_in(order_key, epoch), len(shown.images)
+        )
+        order = np.asarray(shuffled)[: steps * run.batch].reshape(steps, -1)
+        for number, chosen in enumerate(order, epoch * steps):
+            batch = place(Pictures(*(array[chosen] for array in shown)), mesh)
+            noise = jax.random.fold_in(noise_key, number)
+            trained, opt = step(trained, opt, frozen, noise, batch)
+    return jax.device_get(frozen | trained)
 
 
 @functools.partial(
@@ -228,8 +249,9 @@ def classifier(run: Run) -> Localiser:
     """Return the pictures and a net that is trained to classify them."""
     train, test = pictures(TRAIN, test=False), pictures(TEST, test=True)
     stats = statistics(np.array_split(train.images, 30))
-    params = run.net.init(jax.random.key(run.seed))
-    params = fit(run, params, train, stats, class_loss)
+    init_key, fit_key, _, _ = keys(run.seed)
+    params = run.net.init(init_key)
+    params = fit(run, params, train, stats, class_loss, fit_key)
     (centre,) = look(run.net, params, test, stats, 1)
     wrong = 100 * float(np.mean(centre.argmax(axis=1) != test.labels))
     every = np.asarray(jax.nn.softmax(look(run.net, params, test, stats, 9)))
@@ -239,9 +261,9 @@ def classifier(run: Run) -> Localiser:
 
 def localise(run: Run, known: Localiser) -> Measured:
     """Train a regressor. Return its errors, and its first boxes for the plot."""
-    key = jax.random.fold_in(jax.random.key(run.seed), 1)
-    params = known.params | {"fc8": run.net.init(key)["fc8"]}
-    params = fit(run, params, known.train, known.stats, box_loss)
+    _, _, init_key, fit_key = keys(run.seed)
+    params = known.params | {"fc8": run.net.init(init_key)["fc8"]}
+    params = fit(run, params, known.train, known.stats, box_loss, fit_key)
     test, stats = known.test, known.stats
 
     def boxes(views: Views) -> np.ndarray:
@@ -285,13 +307,15 @@ ARMS = {
 def train(session: Session) -> None:
     """Record every arm; those of one seed start from one classification net."""
     for seed in session.seeds(ALL):
-        runs = {a: session.run(a, seed) for a in session.chosen.arms or tuple(ARMS)}
+        arms = session.chosen.arms or tuple(ARMS)
+        runs = {arm: session.here(session.run(arm, seed)) for arm in arms}
         lacking = {arm: r for arm, r in runs.items() if not session.known(arm, r)}
         began, start = time.monotonic(), None
         for arm, regress in lacking.items():
             if start is None:
                 epochs = max(1, CLASSIFY.epochs * regress.epochs // ARMS[arm].epochs)
-                start = classifier(replace(scaled(CLASSIFY, epochs), seed=seed))
+                classify = scaled(CLASSIFY, epochs)
+                start = classifier(replace(classify, seed=seed, mesh=regress.mesh))
             record = session.new(arm, regress, [], *localise(regress, start))
             seconds = round(time.monotonic() - began, 1)
             session.add(replace(record, seconds=seconds))

@@ -12,8 +12,8 @@ start from Glorot's weights and have 12 epochs in batches of 32, without dropout
 rate of 0.01 that is divided by 10 after 8 epochs and again after 10.7. (The paper's
 nets with jitter went on from S = 384.) A quarter of the test images is tested densely,
 on 50 crops, and by both. Nets with jitter are tested at 72, 100 and 128, others at
-S - 8, S and S + 8; one scale means the middle one. The figures also have D of S = 72 at
-128, which is far from S.
+S - 8, S and S + 8; one scale means the middle one. The figures also have D of
+S = 72 at 128, which is far from S.
 
 The claims are decided on 50 crops, where the paper tests densely. At pool5, D sees 212
 pixels, so a net that learnt from crops of 64 depends on the zeros around them; dense
@@ -24,12 +24,12 @@ centre crop, 46% on nine crops and 84% densely. This rule was written after that
 Planned before the run: D gains 1.2 points against S = 384 and 1.4 against 256 (table
 3), three scales gain 0.75 (tables 3 and 4), and two nets 0.7 (tables 5 and 6). No pilot
 had two seeds, so deviations are assumed from 960 tested images: 1.6 points between two
-nets that differ on a quarter of them, and 0.8 between two tests of a net that differ on
-6% (the share on which one scale and three differed in the pilot's dense test). With
-that, three pairs of nets find 5.3 points with 80% power, and two tests of a net 2.6
-over three seeds. So the published effects are out of reach, unless they are larger
-here: jitter would need sixteen pairs of nets. After ten epochs the pilot had a training
-error of 56% and a test error of 54%: it underfits, and jitter is a remedy for
+nets that differ on a quarter of them, and 0.8 between two tests of a net that
+differ on 6% (the share on which one scale and three differed in the pilot's dense
+test). With that, three pairs of nets find 5.3 points with 80% power, and two tests of a
+net 2.6 over three seeds. So the published effects are out of reach, unless they are
+larger here: jitter would need sixteen pairs of nets. After ten epochs the pilot had a
+training error of 56% and a test error of 54%: it underfits, and jitter is a remedy for
 overfitting. With dropout it had 78% test error after three epochs, and 72% without. At
 a rate of 0.02 (with dropout), or in batches of 16, it still guessed after one epoch.
 

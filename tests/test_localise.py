@@ -17,8 +17,9 @@ from nets import stack
 from vgg_localise import ALL, ARMS, CENTRE, CROP, MERGED, PCR, SCR
 
 from alexvgg_jax.augment import VIEWS
-from alexvgg_jax.config import Data, Optim
+from alexvgg_jax.config import Data, Mesh, Optim
 from alexvgg_jax.data.sources import open_source
+from alexvgg_jax.errors import InputError
 from alexvgg_jax.models.layers import Dense, Pool
 from alexvgg_jax.models.vgg import VGG
 
@@ -51,14 +52,40 @@ def test_the_test_pictures_have_their_own_photographs_and_digits(monkeypatch):
     halves = np.zeros((300, 600, 3), np.uint8)
     halves[:, 300:] = 255
     monkeypatch.setattr(_pasted, "photograph", lambda _: halves)
-    digits = open_source(Data("digits"), "train"), open_source(Data("digits"), "test")
-    for test, (grey, source) in enumerate(zip((0, 127), digits, strict=True)):
-        shown = _pasted.pictures(20, test=bool(test))
-        order = np.random.default_rng(test).permutation(source.count)
-        np.testing.assert_array_equal(shown.labels, source.labels()[order[:20]])
+    for grey, test in ((0, False), (127, True)):
+        shown = _pasted.pictures(20, test=test)
         for image, box in zip(shown.images, shown.boxes, strict=True):
             image[inside(box)] = grey
             assert (image == grey).all()
+    monkeypatch.setattr(_pasted, "paste", lambda *_: np.zeros(4))
+    for test in (False, True):
+        source = open_source(Data("digits"), "test" if test else "train")
+        every = _pasted.pictures(source.count, test=test).labels
+        np.testing.assert_array_equal(np.sort(every), np.sort(source.labels()))
+
+
+def test_no_two_draws_of_the_pictures_are_the_same(monkeypatch):
+    """numpy's seeds 1 and [1, 0] are the same."""
+    drawn = []
+
+    def background(rng, _):
+        drawn.append(rng.permutation(360))
+        return np.zeros((SIDE, SIDE, 3), np.uint8)
+
+    monkeypatch.setattr(_pasted, "background", background)
+    labels = open_source(Data("digits"), "test").labels()
+    shown = _pasted.pictures(360, test=True)
+    assert len(np.unique(drawn, axis=0)) == 360
+    assert not any((labels[order] == shown.labels).all() for order in drawn)
+
+
+def test_the_digest_depends_on_how_pictures_are_pasted(monkeypatch):
+    digest = _pasted.digest.__wrapped__  # without its cache
+    before = digest(2, 1)
+    assert digest(2, 1) == before
+    assert len({before, digest(1, 1), digest(2, 2)}) == 3
+    monkeypatch.setattr(_pasted, "DIGIT", (40, 79))
+    assert digest(2, 1) != before
 
 
 def test_a_box_is_right_from_half_on():
@@ -163,11 +190,16 @@ def test_training_leaves_the_layers_of_rate_0():
     shown = _pasted.pictures(64, test=False)
     stats = vgg_localise.statistics([shown.images])
     net = stack(Pool("pool", 8, 8), Dense("fc7", 16), Dense("fc8", 4), image_size=CROP)
-    run_ = replace(ARMS[SCR], net=net, epochs=8)
+    run_ = replace(ARMS[SCR], net=net, epochs=12)
     run_ = replace(run_, optim=Optim(0.001, layer_rate={"fc7": 0.0}))
-    first = net.init(jax.random.key(0))
-    with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
-        last = vgg_localise.fit(run_, first, shown, stats, vgg_localise.box_loss)
+    first, key = net.init(jax.random.key(0)), jax.random.key(1)
+
+    def fitted(devices):
+        on = replace(run_, mesh=Mesh(devices))
+        with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+            return vgg_localise.fit(on, first, shown, stats, vgg_localise.box_loss, key)
+
+    last = fitted(1)
 
     def distance(params):
         (outputs,) = vgg_localise.look(net, params, shown, stats, 1)
@@ -176,22 +208,27 @@ def test_training_leaves_the_layers_of_rate_0():
 
     chex.assert_trees_all_equal(last["fc7"], first["fc7"])
     assert distance(last) < 0.5 * distance(first)
+    chex.assert_trees_all_close(fitted(4), last, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="--batch 32 does not divide over 3 devices"):
+        fitted(3)
 
 
 def test_from_end_to_end(monkeypatch, tmp_path):
     """An arm that has no record starts from a classification net, with a new last
     layer. Nothing is trained again."""
-    fitted = []
+    fitted, drawn = [], []
 
-    def fit(run_, params, *_):
+    def fit(run_, params, *others):
         fitted.append((run_, params))
+        drawn.append(others[-1])
         return params
 
     def look(net, params, shown, stats, views):
         assert params.keys() == net.param_shapes().keys()
         return np.float32(np.arange(views * 8 * net.classes)).reshape(views, 8, -1)
 
-    def init(net, _):
+    def init(net, key):
+        drawn.append(key)
         shapes = net.param_shapes()
         return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
 
@@ -199,7 +236,9 @@ def test_from_end_to_end(monkeypatch, tmp_path):
     for name, fake in (("TRAIN", 32), ("TEST", 8), ("fit", fit), ("look", look)):
         monkeypatch.setattr(vgg_localise, name, fake)
     experiment = vgg_localise.EXPERIMENT
-    run(experiment, Options(seeds=1, epochs=2, arms=(PCR,), out=tmp_path))
+    run(experiment, Options(seeds=1, epochs=2, arms=(PCR,), out=tmp_path, devices=2))
+    assert [run_.mesh.devices for run_, _ in fitted] == [2, 2]
+    assert len({bytes(jax.random.key_data(key)) for key in drawn}) == len(drawn) == 4
     result = run(experiment, Options(seeds=1, epochs=2, out=tmp_path))
     names = [run_.name.removeprefix("vgg-a-") for run_, _ in fitted]
     assert names == ["classes", "boxes", "classes", "boxes", "boxes"]
@@ -211,6 +250,7 @@ def test_from_end_to_end(monkeypatch, tmp_path):
     assert fixed == [layer for layer in of_boxes if layer.startswith("conv")]
     assert len(run(experiment, Options(seeds=1, epochs=2, out=tmp_path)).records) == 3
     assert len(fitted) == 5
-    assert result.arms[PCR][0].data["train"] == 32
+    data = result.arms[PCR][0].data
+    assert data["train"] == 32 and data["digest"] == _pasted.digest(32, 8)
     for name in ("vgg_localise", "vgg_localise-boxes"):
         assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"

@@ -44,7 +44,10 @@ def test_the_examples_and_commands_of_weights_run_in_order(tmp_path, monkeypatch
     arrays = random_arrays(small)
     save_file(torch_state("vgg-d", arrays), "vgg16.safetensors")
     Path("vgg16.caffemodel").write_bytes(caffemodel(arrays, arrays, generation=1))
-    hub = SimpleNamespace(hf_hub_download=lambda *_: "vgg16.safetensors")
+    cached = dict.fromkeys(
+        ("hf_hub_download", "try_to_load_from_cache"), lambda *_: "vgg16.safetensors"
+    )
+    hub = SimpleNamespace(**cached)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     photo = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     for folder in (".", "photos", "more_photos"):

@@ -1,5 +1,6 @@
 """The pictures of `style_transfer.py`, with random weights of a narrow VGG."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import style_transfer
@@ -55,6 +56,26 @@ def test_two_steps(monkeypatch, pictures, tmp_path):
     written = np.asarray(Image.open(out), np.float32)
     expected = np.asarray(steps[1].image[0]).clip(0, 255)
     np.testing.assert_allclose(written, expected, atol=0.6)
+
+
+def test_the_picture_does_not_depend_on_the_unit_of_the_loss(monkeypatch):
+    """Gradients of large pictures are small. A step of optax' first length would be
+    lost in rounding."""
+    rng, net = np.random.default_rng(0), build("vgg-a", width=1 / 32, pool="average")
+    photo, painting = rng.integers(0, 256, (2, 1, 32, 32, 3)).astype(np.float32)
+    distance, painted = style_transfer.content_distance, []
+    for unit in (1.0, 2.0**-20):
+        monkeypatch.setattr(
+            style_transfer,
+            "content_distance",
+            lambda *both, unit=unit: unit * distance(*both),
+        )
+        parts = random_params(net), np.zeros(3), jnp.asarray(photo), painting
+        steps = list(style_transfer.paint(net, *parts, 2, unit))
+        assert steps[1].loss < steps[0].loss
+        painted.append(np.asarray(steps[1].image))
+    assert abs(painted[0] - photo).mean() > 0.1
+    np.testing.assert_allclose(painted[1], painted[0], atol=0.01)
 
 
 def test_pictures_of_scikit_learn(monkeypatch, tmp_path):

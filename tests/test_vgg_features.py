@@ -162,12 +162,38 @@ def test_every_arm_is_recorded_once(
         vgg_features.main(replace(chosen, weights=other))
 
 
+def test_weights_of_the_same_classes_are_refused(photographs, trained, monkeypatch):
+    """ImageNet's names, and those of its folders; a class in common is allowed."""
+    start = vgg_features.load(trained)
+    assert start.classes == weights.class_names(1000)
+    vgg_features.check_classes(start, photographs)
+    for names, learnt in (
+        (("tench", "great_white_shark"), start.classes),
+        (("n01440764", "Tench"), start.classes),
+        (("dark", "bright"), ("bright", "dark", "red")),
+    ):
+        source = SimpleNamespace(classes=names)
+        monkeypatch.setattr(vgg_features, "find_source", lambda *_, s=source: s)
+        with pytest.raises(InputError, match="trained on all classes of --data photo"):
+            vgg_features.check_classes(start._replace(classes=learnt), "photographs")
+        source.classes += ("accordion player",)
+        vgg_features.check_classes(start._replace(classes=learnt), "photographs")
+        source.classes = ("n01440764",)
+        vgg_features.check_classes(start._replace(classes=("bright",)), "photographs")
+
+
 def test_wrong_options_are_one_line(photographs, trained, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="--data cifar10: --weights must name"):
         vgg_features.main(replace(SMALL, data="cifar10"))
     alexnet = save(build("alexnet-small"), tmp_path / "alexnet.safetensors")
     with pytest.raises(InputError, match="--weights .*: of AlexNet, not of VGG"):
         vgg_features.main(replace(SMALL, weights=alexnet))
+    same = Provenance(format="ours", mean=COLOUR, classes=("bright", "dark"))
+    few = random_params(two := replace(NET, classes=2))
+    weights.save(few, tmp_path / "same.safetensors", two, same)
+    chosen = replace(SMALL, weights=str(tmp_path / "same.safetensors"))
+    with pytest.raises(InputError, match="same.safetensors: trained on all classes of"):
+        vgg_features.main(replace(chosen, data=photographs))
     monkeypatch.setattr(vgg_features, "FEWEST", 9)
     chosen = replace(SMALL, data=photographs, weights=trained, out=tmp_path / "out")
     with pytest.raises(InputError, match="photographs: a class has fewer than 9 im"):
@@ -187,9 +213,9 @@ def test_digits_are_halved_by_class(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(vgg_features, "train_in", lambda *run: asked.append(run))
     monkeypatch.setattr(vgg_features, "share_compiled", lambda _: None)
-    chosen = vgg_features.rehearse(FeatureOptions(out=tmp_path))
+    chosen = vgg_features.rehearse(FeatureOptions(out=tmp_path, devices=2))
     ((folder, run),) = asked
-    assert chosen.weights == str(folder)
+    assert chosen.weights == str(folder) and run.mesh.devices == 2
     for split in ("train", "test"):
         digits = vgg_features.find_source(Data(), split)
         for name, least in ((run.data.name, 0), (chosen.data, 5)):
@@ -207,9 +233,9 @@ def test_digits_are_halved_by_class(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("gain", "scales", "verdict"),
     [
-        (20.0, 2.0, "agrees: at scale 1 undecided; three scales agrees"),
-        (20.0, -2.0, "agrees: at scale 1 undecided; three scales contradicts here"),
-        (0.0, 2.0, "undecided: at scale 1 contradicts here; three scales agrees"),
+        (20.0, 2.0, "agrees: {}; at scale 1 undecided; three scales agrees"),
+        (20.0, -2.0, "agrees: {}; at scale 1 undecided; three scales contradicts here"),
+        (0.0, 2.0, "undecided: {}; at scale 1 contradicts here; three scales agrees"),
     ],
 )
 def test_features_are_compared_with_training_from_scratch(gain, scales, verdict):
@@ -222,19 +248,44 @@ def test_features_are_compared_with_training_from_scratch(gain, scales, verdict)
             return {TEST: 40 + noise} | alone
         return {TEST: 40 + gain + 2 * noise if arm == SCRATCH else 50.0}
 
-    assert str(judged(vgg_features.EXPERIMENT, errors).verdict) == verdict
+    expected = verdict.format("net D, 64 pixels")
+    assert str(judged(vgg_features.EXPERIMENT, errors).verdict) == expected
 
 
 def judged(experiment, errors):
     """The finding where a function of arm and seed gives a record's errors."""
+    made_of = records(experiment, errors)
+    (finding,) = result_of(experiment, made_of).findings.values()
+    return finding
+
+
+def records(experiment, errors):
     svms = dict.fromkeys((STACKED, *AT.values()), 40.0)
-    records = [
+    return [
         made.record(experiment, arm, seed, **svms | errors(arm, seed))
         for arm in experiment.arms
         for seed in range(3)
     ]
-    (finding,) = result_of(experiment, records).findings.values()
-    return finding
+
+
+def test_the_page_shows_the_newest_complete_net_and_size():
+    def of(column, size, error):
+        own = vgg_features.experiment(VGG(column=column, head="gap"), size)
+        return records(own, lambda arm, seed: {TEST: error + seed})
+
+    def shown(every):
+        (finding,) = result_of(vgg_features.EXPERIMENT, every).findings.values()
+        return str(finding.verdict), finding.figures[f"{TEST}, {SVM}"].value
+
+    small, large = of("D", 64, 40.0), of("E", 96, 30.0)
+    assert shown(small + large) == (shown(large)[0], 31.0)
+    assert shown(large + small)[1] == 41.0
+    assert "net E, 96 pixels" in shown(large)[0]
+    begun = [record for record in large if record.arm == SVM]
+    assert shown(small + begun)[1] == 41.0
+    net = begun[0].settings["net"] | {"option of another version": 1}
+    other = replace(begun[0], settings=begun[0].settings | {"net": net})
+    assert shown([*small, other])[1] == 41.0
 
 
 def test_other_nets_than_d_and_e_test_nothing():

@@ -193,6 +193,29 @@ def test_caffe_alexnet(name, other, start, generation, tmp_path):
         weights.load(file, paper)
 
 
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_caffe_normalisation_that_states_nothing(generation, tmp_path):
+    """caffe.proto: size 5, alpha 1, beta 0.75, k 1, over maps; also in a layer that
+    states only one of them."""
+    net = build("alexnet-caffe", width=0.05, classes=5, image_size=99)
+    arrays, file = random_arrays(net), tmp_path / "a.caffemodel"
+    own = replace(net, lrn_alpha=1 / 5)
+
+    def load(into, *lrn):
+        layers = CAFFE_ALEXNET + REST
+        file.write_bytes(caffemodel(arrays, layers, generation, lrn=lrn))
+        return weights.load(file, into)
+
+    k, region = (5, 1.0) if generation else (22, 1.0), (4, 1)
+    for lrn in ((), (k,)):
+        load(own, *lrn)
+        with pytest.raises(InputError, match="norm1 has alpha 1, not 0.0001; norm2 ha"):
+            load(net, *lrn)
+    if generation:
+        with pytest.raises(InputError, match="norm1 has region 1, not 0; norm2 ha"):
+            load(own, region)
+
+
 def test_caffe_vgg(tmp_path):
     arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
     file.write_bytes(caffemodel(arrays, arrays, 1))

@@ -295,7 +295,7 @@ def test_a_command_reads_its_weights_once(folder, tmp_path, monkeypatch):
 
 def test_an_id_of_the_hub(folder, monkeypatch):
     """A fake of `huggingface_hub`: no test has a network."""
-    asked = []
+    asked, cached = [], [None]
 
     class Fake:
         @staticmethod
@@ -303,10 +303,26 @@ def test_an_id_of_the_hub(folder, monkeypatch):
             asked.append((repository, name))
             return str(folder / "a.safetensors")
 
+        @staticmethod
+        def try_to_load_from_cache(*_):
+            return cached[-1]
+
+        @staticmethod
+        def hf_hub_url(repository, name):
+            return f"https://hub/{repository}/{name}"
+
+        @staticmethod
+        def get_hf_file_metadata(url):
+            asked.append(url)
+
     monkeypatch.setitem(sys.modules, "huggingface_hub", Fake)
     params, _ = weights.load("timm/vgg16.tv_in1k", NET)
     jax.tree.map(np.testing.assert_array_equal, params, PARAMS)
-    assert asked == [("timm/vgg16.tv_in1k", "model.safetensors")]
+    file = "timm/vgg16.tv_in1k", "model.safetensors"
+    assert asked == ["https://hub/" + "/".join(file), file]
+    cached.append(str(folder / "a.safetensors"))
+    weights.load("timm/vgg16.tv_in1k", NET)
+    assert asked[2:] == [file]
 
 
 def test_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch):
@@ -331,17 +347,21 @@ def test_a_path_is_never_looked_for_on_the_hub(tmp_path, monkeypatch):
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, caplog):
-    """The library, which loads its parts when they are used, reports every retry."""
+    """The library, which loads its parts when they are used, reports every retry. Its
+    downloads retry for 23 s: it is asked once before."""
 
-    def fetch(*_):
+    def ask(*_):
         logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
         raise OSError("\nno network\nmore")
 
     class Fake:
+        try_to_load_from_cache = hf_hub_url = staticmethod(lambda *_: None)
+        get_hf_file_metadata = staticmethod(ask)
+
         @property
         def hf_hub_download(self):
             logging.getLogger("huggingface_hub").setLevel(logging.WARNING)
-            return fetch
+            return pytest.fail
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", Fake())
     with pytest.raises(InputError, match="timm/vgg16: .*OSError: no network$"):

@@ -1,7 +1,7 @@
 """Files of weights of other libraries, written for tests; and a net in numpy."""
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -144,14 +144,19 @@ def blob(array: np.ndarray, legacy: bool) -> bytes:
 
 
 def caffemodel(
-    arrays: Arrays, layers: Iterable[str], generation: int, name: str = "net"
+    arrays: Arrays,
+    layers: Iterable[str],
+    generation: int,
+    name: str = "net",
+    lrn: Sequence[tuple[int, float]] | None = None,
 ) -> bytes:
     """A net of generation 0, 1 or 2, with layers that have no weights too. Its response
-    normalisation states alpha and the size: k is Caffe's 1."""
+    normalisation has the fields `lrn`, or states alpha and the size: k is Caffe's 1.
+    """
     fields = []
     size, alpha = (13, 14) if generation == 0 else (1, 2)
-    lrn = [(size, 5), (alpha, 1e-4)]
-    if generation:
+    lrn = [(size, 5), (alpha, 1e-4)] if lrn is None else lrn
+    if generation and lrn:
         lrn = [(118 if generation == 2 else 18, message(*lrn))]
     for layer in layers:
         blobs = [blob(a, legacy=generation < 2) for a in arrays.get(layer, ())]

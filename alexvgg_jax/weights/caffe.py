@@ -54,14 +54,15 @@ class Kind(NamedTuple):
     name: int
     blobs: int
     lrn: int  # the message with LRN's constants; 0: they are fields of the layer
-    constants: tuple[int, ...] = (1, 2, 3, 5)  # LRN's size, alpha, beta and k
+    constants: tuple[int, ...] = (1, 2, 3, 5, 4)  # in the order of LRN_DEFAULTS
 
 
 # The field of a net that has layers, and the fields of these.
 GENERATIONS = {100: Kind(name=1, blobs=7, lrn=118), 2: Kind(name=4, blobs=6, lrn=18)}
 # The oldest are inside a layer of generation 2.
 OLDEST, OLDEST_KIND = 1, Kind(1, blobs=50, lrn=0, constants=(13, 14, 15, 22))
-LRN_DEFAULTS = {"size": 5.0, "alpha": 1.0, "beta": 0.75, "k": 1.0}
+# What a file has that does not state them. Region 1 is one map, not several.
+LRN_DEFAULTS = {"size": 5.0, "alpha": 1.0, "beta": 0.75, "k": 1.0, "region": 0.0}
 LEGACY_DIMS, SHAPE, DIM, MAX_DIMS = (1, 2, 3, 4), 7, 1, 32
 DTYPES = {5: "<f4", 8: "<f8"}  # of packed numbers
 MAX_LAYERS = 1000
@@ -75,8 +76,7 @@ def stored(path: Path, content: memoryview) -> Stored:
             name = b"".join(_parts(layer, kind.name)).decode("utf-8")
             blobs = _parts(layer, kind.blobs)
             order.append(name)
-            if constants := _lrn(layer, kind):
-                lrns[name] = constants
+            lrns[name] = _lrn(layer, kind)
             for part, blob in zip(("weight", "bias"), blobs, strict=False):
                 arrays[f"{name}.{part}"] = _array(blob)
     except ValueError as error:
@@ -113,7 +113,7 @@ def _differences(order: list[str], net: Net) -> list[str]:
 
 
 def _departures(lrns: dict[str, dict[str, float]], net: Net) -> list[str]:
-    """The constants of response normalisation that the file states and the net has
+    """The constants of response normalisation that the file and the net have
     otherwise. Caffe divides alpha by the size, and its windows cross the towers."""
     phrases = []
     for layer in net.layers():
@@ -121,9 +121,10 @@ def _departures(lrns: dict[str, dict[str, float]], net: Net) -> list[str]:
             continue
         alpha = layer.alpha * layer.size
         ours = {"size": layer.size, "alpha": alpha, "beta": layer.beta, "k": layer.k}
+        ours |= {"region": 0, "groups": layer.groups}
         phrases += [
             f"{layer.name} has {name} {theirs[name]:.6g}, not {value:.6g}"
-            for name, value in (ours | {"groups": layer.groups}).items()
+            for name, value in ours.items()
             if not np.isclose(theirs[name], value, rtol=1e-5, atol=0)
         ]
     return phrases
@@ -163,8 +164,8 @@ def _layers(content: memoryview) -> Iterator[tuple[memoryview, Kind]]:
 
 
 def _lrn(layer: memoryview, kind: Kind) -> dict[str, float]:
-    """The constants of response normalisation, if the layer states any."""
-    found = {}
+    """The constants of a layer, if it is response normalisation."""
+    found = LRN_DEFAULTS | {"groups": 1.0}
     for message in _parts(layer, kind.lrn) if kind.lrn else [layer]:
         for field in wire.read(message):
             if field.number in kind.constants:
@@ -172,7 +173,7 @@ def _lrn(layer: memoryview, kind: Kind) -> dict[str, float]:
                 is_float = field.kind == wire.FOUR
                 number = np.frombuffer(field.data, "<f4")[0] if is_float else 0
                 found[name] = float(number or field.value)
-    return LRN_DEFAULTS | {"groups": 1.0} | found if found else {}
+    return found
 
 
 def _parts(message: memoryview, number: int) -> list[memoryview]:

@@ -24,15 +24,18 @@ def download(repository: str) -> Path:
     Raises InputError if it has none, or cannot be reached.
     """
     try:
-        import huggingface_hub
+        import huggingface_hub as library
     except ImportError:
         raise InputError(
             f"{repository}: no such file; to download it from the Hugging Face Hub: "
             "pip install huggingface_hub"
         ) from None
     try:
-        fetch = huggingface_hub.hf_hub_download  # sets the level of what is logged
+        fetch = library.hf_hub_download  # sets the level of what is logged
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # no retries
+        if not isinstance(library.try_to_load_from_cache(repository, NAME), str):
+            # Asks once. `fetch` would retry for 23 s if the hub cannot be reached.
+            library.get_hf_file_metadata(library.hf_hub_url(repository, NAME))
         return Path(fetch(repository, NAME))
     except Exception as error:  # of the hub, of the network, or of the disk
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
