@@ -106,7 +106,7 @@ def decode_scales(
         return list(pool.map(work, readers))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """The content of an image's file. InputError if that is not a regular file."""
     try:
         # Faster than Path.read_bytes, and does not wait for the writer of a pipe.
