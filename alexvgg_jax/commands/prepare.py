@@ -123,14 +123,14 @@ class Prepare:
                 names = records.shard_names(split, part.count, settings)
                 for i, name in enumerate(names):
                     start = i * settings.shard
-                    numbers = np.arange(part.count)[start : start + settings.shard]
+                    end = min(start + settings.shard, part.count)
                     if name not in shards:
                         (self.to / INFO).unlink(missing_ok=True)
                         records.write_manifest(self.to, settings, source, shards)
-                        made = self._records(part, numbers, settings)
+                        made = self._records(part, np.arange(start, end), settings)
                         advance = partial(progress.advance, task)
                         shards[name] = _write_shard(self.to / name, made, advance)
-                    progress.update(task, completed=start + len(numbers))
+                    progress.update(task, completed=end)
         records.write_manifest(self.to, settings, source, shards)
         return shards
 
