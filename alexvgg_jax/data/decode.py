@@ -78,14 +78,19 @@ def decode_all(
     """
     images = np.zeros((len(readers), size, size, 3), np.uint8)
 
-    def work(i: int) -> InputError | None:
+    def one(i: int) -> InputError | None:
         try:
             images[i] = decode(*readers[i](), size)
         except InputError as error:
             return error
 
+    def some(numbers: np.ndarray) -> list[InputError | None]:
+        return [one(i) for i in numbers.tolist()]
+
+    # A task for each image takes 5% longer, of photographs of 256 pixels.
+    parts = np.array_split(np.arange(len(readers)), 4 * (os.cpu_count() or 1))
     with ThreadPoolExecutor() as pool:
-        return images, list(pool.map(work, range(len(readers))))
+        return images, [error for part in pool.map(some, parts) for error in part]
 
 
 def decode_scales(
