@@ -111,7 +111,7 @@ def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
 class Check:
     """Find all damaged images of a set, before training: check FOLDER."""
 
-    # a folder with a folder for each class, or a TFDS name
+    # a folder with a folder for each class, or another set that `train` takes
     data: tyro.conf.Positional[str]
     # pixels: every image is scaled and cut to this side, as by --data.size of train
     size: int = 32

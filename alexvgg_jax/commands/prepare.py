@@ -52,8 +52,8 @@ class Prepare:
     it was interrupted, and with any number of threads.
     """
 
-    # a folder of classes, a TFDS name, or a folder that has ILSVRC2012_img_train.tar,
-    # ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz
+    # a folder with a folder for each class, a TFDS name, or a folder that has
+    # ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
     source: Annotated[str, tyro.conf.arg(name="from")]
     to: Path  # the folder to write: a new one, or that of an interrupted command
     size: int = 256  # pixels: short side of the images (AlexNet §2)

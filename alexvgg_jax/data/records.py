@@ -108,7 +108,7 @@ def as_record(image: bytes, label: int, name: str) -> bytes:
     """An encoded image, its label and its file's name as TFDS stores them."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    example: Any = tf_example_pb2.Example()  # pyright: ignore  (generated code)
+    example: Any = tf_example_pb2.Example()  # pyrefly: ignore (generated code)
     features = example.features.feature
     features["image"].bytes_list.value.append(image)
     features["label"].int64_list.value.append(label)

@@ -1,4 +1,4 @@
-"""Where images come from: the embedded digits, any TFDS name, a folder of classes.
+"""Where images come from: the embedded digits, TFDS, folders of classes or of tars.
 
 A `Source` returns images by index, all of one size, uint8 and RGB. Small sets are kept
 in memory, where a batch is one gather (over 1,000,000 images/s).

@@ -128,13 +128,13 @@ def parsed(record: bytes) -> tuple[bytes, int]:
     """The JPEG and the label of a record."""
     from tensorflow_datasets.proto import tf_example_pb2
 
-    example: Any = tf_example_pb2.Example  # pyright: ignore  (generated code)
+    example: Any = tf_example_pb2.Example  # pyrefly: ignore (generated code)
     features = example.FromString(record).features.feature
     return features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
 
 
 def in_grain(folder: Path, options: Options) -> Epoch:
-    import grain.python as grain  # pyright: ignore[reportMissingImports]
+    import grain.python as grain
 
     source = grain.ArrayRecordDataSource(shards(folder))
 
@@ -152,7 +152,7 @@ def in_grain(folder: Path, options: Options) -> Epoch:
 
 
 def in_torch(folder: Path, options: Options) -> Epoch:
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     source = ArrayRecordDataSource(shards(folder))
@@ -178,7 +178,7 @@ def in_torch(folder: Path, options: Options) -> Epoch:
 
 
 def in_tensorflow(folder: Path, options: Options) -> Epoch:
-    import tensorflow as tf  # pyright: ignore[reportMissingImports]
+    import tensorflow as tf
     from array_record.python.array_record_module import ArrayRecordReader
 
     path = str(folder / "train.tfrecord")
