@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -216,11 +217,14 @@ def test_an_interrupted_command_continues(folder, tmp_path, monkeypatch, rename)
     assert content(to).keys() == left
     with pytest.raises(InputError, match=f"{to}: not finished: run the same `prepare`"):
         everything(to)
-    (to / (TRAIN.format(1) + ".part")).write_bytes(b"of a process that was killed")
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"not to be written")
+    (to / (TRAIN.format(1) + ".part")).symlink_to(mine)  # of a process that was killed
     finished = (to / TRAIN.format(0)).stat()
     command(folder, to, "--shard", "4")
     assert (to / TRAIN.format(0)).stat() == finished
     assert content(to) == content(tmp_path / "whole")
+    assert mine.read_bytes() == b"not to be written"
 
 
 def test_a_finished_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
@@ -230,10 +234,16 @@ def test_a_finished_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
         patch.delattr(records, "shrink")
         command(folder, tmp_path / "set")
     assert content(tmp_path / "set") == before
-    name = "images-test.array_record-00000-of-00001"
-    (tmp_path / "set" / name).unlink()
-    command(folder, tmp_path / "set")
-    assert content(tmp_path / "set") == before
+    test = tmp_path / "set" / "images-test.array_record-00000-of-00001"
+    for spoil in (test.unlink, lambda: test.write_bytes(b"cut")):
+        spoil()
+        with monkeypatch.context() as patch, pytest.raises(AttributeError):
+            patch.delattr(records, "shrink")  # until the file is written again,
+            command(folder, tmp_path / "set")
+        with pytest.raises(InputError, match="not finished"):  # nothing can be read
+            everything(tmp_path / "set")
+        command(folder, tmp_path / "set")
+        assert content(tmp_path / "set") == before
 
 
 def test_a_full_disk_leaves_no_half_file(folder, tmp_path, largest_file):
@@ -450,6 +460,14 @@ def test_damaged_tars_are_named(tmp_path, name, size):
     assert str(path) in refused(root, tmp_path / "set")
 
 
+def test_a_tar_that_is_cut_while_it_is_read(tmp_path):
+    root = write_tars(tmp_path / "tars")
+    source = find_source(Data(str(root), 16), "train")
+    os.truncate(root / "ILSVRC2012_img_train.tar", 2000)
+    with pytest.raises(InputError, match="img_train.tar: cut short"):
+        source.fetch(np.array([4]))
+
+
 def test_tars_that_do_not_fit(tmp_path):
     root = write_tars(tmp_path / "tars")
     train, val = (root / f"ILSVRC2012_img_{name}.tar" for name in ("train", "val"))
@@ -461,6 +479,10 @@ def test_tars_that_do_not_fit(tmp_path):
     assert "img_train.tar: has no n02000001.tar" in refused(root, tmp_path / "set")
     train.write_bytes(tar({"../photo.jpg": encoded(photo(1))}))
     assert "photo.jpg: not the tar of a class" in refused(root, tmp_path / "set")
+    endless = tar({"1.JPEG": encoded(photo(1))}).rstrip(b"\0")
+    endless += bytes(-len(endless) % 512)  # the next class would be its second image
+    train.write_bytes(tar({"n01000002.tar": endless, "n02000001.tar": tar({})}))
+    assert "img_train.tar: n01000002.tar: damaged" in refused(root, tmp_path / "set")
     train.write_bytes(tar({}))
     assert "img_train.tar: has no images" in refused(root, tmp_path / "set")
     header = bytearray(tar({"n01000002.tar": tar({"1.JPEG": encoded(photo(1))})}))
