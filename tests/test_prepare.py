@@ -191,6 +191,22 @@ def test_unusual_images_are_listed(tmp_path, capfd):
     assert np.abs(images.astype(int) - originals).max() <= 12
 
 
+def test_names_that_are_not_utf8_and_very_long_images(folder, tmp_path, capfd):
+    path = folder / "train" / "dog" / "\udcff\n.jpg"
+    path.write_bytes(encoded(photo(1)[..., 0]))
+    (folder / "train" / "dog" / "long.png").write_bytes(encoded(photo(1, 1, 5_000)))
+    with pytest.raises(SystemExit, match="1"):
+        command(folder, tmp_path / "set")
+    printed = capfd.readouterr().out
+    long = "train/dog/long.png: 80,000 x 16 pixels are no JPEG"
+    assert f"left out: {long}\n" in printed
+    assert "equal channels): train/dog/\\udcff\\n.jpg\n" in printed
+    manifest = (tmp_path / "set" / "prepared.json").read_text()
+    assert json.dumps("train/dog/\\udcff\\n.jpg") in manifest and long in manifest
+    data = tfds.builder_from_directory(tmp_path / "set").as_data_source("train")
+    assert os.fsencode("train/dog/\udcff\n.jpg") in [x["file_name"] for x in data]
+
+
 # Interruptions.
 
 

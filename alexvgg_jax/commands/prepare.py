@@ -20,7 +20,7 @@ from alexvgg_jax.data.decode import Encoded, Reader
 from alexvgg_jax.data.records import LEFT_OUT, RULES, Settings, Shard, Shards
 from alexvgg_jax.data.sources import find_encoded, folder_of
 from alexvgg_jax.data.tfds import INFO
-from alexvgg_jax.errors import InputError
+from alexvgg_jax.errors import InputError, printable
 
 Part = Literal["train", "test"]
 Parts = dict[str, Encoded]  # by split
@@ -148,7 +148,8 @@ class Prepare:
             except InputError as error:
                 return Made(None, str(error).removeprefix(prefix), (LEFT_OUT,))
             name = path.removeprefix(prefix)
-            return Made(records.as_record(image, label, name), name, rules)
+            record = records.as_record(image, label, name)
+            return Made(record, printable(name), rules)
 
         def calls() -> Iterator[Callable[[], Made]]:
             for few in np.array_split(numbers, -(-len(numbers) // READ)):

@@ -28,6 +28,7 @@ from alexvgg_jax.files import read_json, write_json, write_text
 NAME, VERSION = "images", "1.0.0"  # of the set, as TFDS names its files
 # Single records can be read. JPEGs do not become smaller.
 OPTIONS = "group_size:1,uncompressed"
+MAX_SIDE = 65_500  # pixels of a JPEG, in libjpeg
 LEFT_OUT, UNCHANGED, UNREAD = "left out", "unchanged", "unread"
 RULES = {
     LEFT_OUT: "damaged or too large: not in the set",
@@ -88,7 +89,7 @@ def shrink(
 ) -> tuple[bytes, tuple[str, ...]]:
     """An image as a JPEG of the settings' size, and which `RULES` applied to it.
 
-    Raises what `decode` raises.
+    Raises what `decode` raises, and InputError if a side is too long for a JPEG.
     """
     image, size = decode_whole(encoded, name, settings.size), settings.size
     resized = fit(image, size) if settings.square else scale_short(image, size)
@@ -101,6 +102,9 @@ def shrink(
     bgr = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
     # Huffman codes of its own make a JPEG 5% smaller.
     how = (cv2.IMWRITE_JPEG_QUALITY, settings.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    height, width = bgr.shape[:2]
+    if max(height, width) > MAX_SIDE:
+        raise InputError(f"{name}: {width:,} x {height:,} pixels are no JPEG")
     return cv2.imencode(".jpg", bgr, how)[1].tobytes(), found
 
 

@@ -163,7 +163,7 @@ def in_torch(folder: Path, options: Options) -> Epoch:
 
         def __getitem__(self, n: int) -> tuple[np.ndarray, int]:
             jpeg, label = parsed(source[n])
-            image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+            image = np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))
             return np.ascontiguousarray(fit(image, options.size)), label
 
     def epoch(seed: int) -> Iterator[int]:
