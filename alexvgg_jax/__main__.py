@@ -30,9 +30,11 @@ from alexvgg_jax.commands.convert import Convert
 from alexvgg_jax.commands.eval import Eval
 from alexvgg_jax.commands.features import Features
 from alexvgg_jax.commands.predict import Predict
+from alexvgg_jax.commands.prepare import Prepare
 from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.decode import BadImages
-from alexvgg_jax.data.sources import check_classes, find_source
+from alexvgg_jax.data.records import damaged
+from alexvgg_jax.data.sources import check_classes, find_source, folder_of
 from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
 from alexvgg_jax.hosts import end_process, join_hosts
 from alexvgg_jax.models import MODELS, Net, summary
@@ -109,7 +111,7 @@ def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
 class Check:
     """Find all damaged images of a set, before training: check FOLDER."""
 
-    # a folder with a folder for each class, or a TFDS name
+    # a folder with a folder for each class, or another set that `train` takes
     data: tyro.conf.Positional[str]
     # pixels: every image is scaled and cut to this side, as by --data.size of train
     size: int = 32
@@ -146,6 +148,9 @@ class Check:
                     check_classes(source)
                 except InputError as error:
                     report(str(error))
+        root = folder_of(self.data)
+        with console.status("comparing digests"):
+            report(*(damaged(root) if root else ()))
         found = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
         print(f"{self.data}: {count:,} images, {found}")
         if problems:
@@ -256,6 +261,7 @@ COMMANDS: dict[str, Callable] = {
     "features": Features,
     "convert": Convert,
     "check": Check,
+    "prepare": Prepare,
     "summary": Summary,
     "ledger": Ledger,
     "filters": Filters,
