@@ -31,9 +31,11 @@ from alexvgg_jax.commands.convert import Convert
 from alexvgg_jax.commands.eval import Eval
 from alexvgg_jax.commands.features import Features
 from alexvgg_jax.commands.predict import Predict
+from alexvgg_jax.commands.prepare import Prepare
 from alexvgg_jax.config import Data, Mesh, Run
 from alexvgg_jax.data.decode import BadImages
-from alexvgg_jax.data.sources import check_classes, find_source
+from alexvgg_jax.data.records import damaged
+from alexvgg_jax.data.sources import check_classes, find_source, folder_of
 from alexvgg_jax.errors import Diverged, InputError, Stopped, one_line
 from alexvgg_jax.hosts import end_process, join_hosts
 from alexvgg_jax.models import MODELS, Net, summary, usual
@@ -57,7 +59,7 @@ class Train:
     out: Path | None = None  # folder of the run; without it, runs/NAME-DATA
     # continue from the newest checkpoint in the run's folder, or start if it has none
     resume: bool = False
-    change: bool = False  # with --resume: go on with the new --optim and --augment
+    change: bool = False  # with --resume: --optim and --augment can differ from before
     # HOST:PORT of the first host, with --hosts and --host; without it, jax detects it
     coordinator: str = ""
     hosts: int = 0  # number of hosts that train together; 0: jax detects it
@@ -110,7 +112,8 @@ def _train(run: Run, folder: Path, resume: bool, change: bool) -> loop.Trained:
 class Check:
     """Find all damaged images of a set, before training: check FOLDER."""
 
-    data: tyro.conf.Positional[str]  # a folder of classes, or a TFDS name
+    # a folder with a folder for each class, or another set that `train` takes
+    data: tyro.conf.Positional[str]
     # pixels: every image is scaled and cut to this side, as by --data.size of train
     size: int = 32
 
@@ -146,6 +149,9 @@ class Check:
                     check_classes(source)
                 except InputError as error:
                     report(str(error))
+        root = folder_of(self.data)
+        with console.status("comparing digests"):
+            report(*(damaged(root) if root else ()))
         found = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
         print(f"{self.data}: {count:,} images, {found}")
         if problems:
@@ -256,6 +262,7 @@ COMMANDS: dict[str, Callable] = {
     "features": Features,
     "convert": Convert,
     "check": Check,
+    "prepare": Prepare,
     "summary": Summary,
     "ledger": Ledger,
     "filters": Filters,

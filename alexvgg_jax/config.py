@@ -29,7 +29,8 @@ def _check(part: str, settings: Any, **least: int) -> None:
 class Data:
     """Which images."""
 
-    # digits (part of scikit-learn), a TFDS name such as cifar10, or a folder of classes
+    # digits (part of scikit-learn), a TFDS name such as cifar10, or a folder: one of
+    # classes, of ILSVRC's tars, or of `prepare`
     name: str = "digits"
     size: int = 32  # pixels: every image is scaled and cut to size x size
     count: int = 0  # number of training images, equally of all classes; 0: all

@@ -8,6 +8,12 @@ from collections.abc import Iterator
 import jax
 
 
+def printable(text: str) -> str:
+    """The text with escapes in place of what cannot be printed in a line: a file's name
+    can contain a newline, or bytes that are not UTF-8."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class InputError(Exception):
     """The user passed something wrong; the message is one line that names it.
 
@@ -16,9 +22,7 @@ class InputError(Exception):
     """
 
     def __init__(self, message: str):
-        # A file's name can contain a newline, or bytes that are not UTF-8.
-        shown = (c if c.isprintable() else repr(c)[1:-1] for c in message)
-        super().__init__("".join(shown))
+        super().__init__(printable(message))
 
 
 class Stopped(Exception):

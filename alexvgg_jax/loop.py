@@ -77,36 +77,47 @@ def train(
             work, params = start_from(work, state.params)
             state = state._replace(params=params)
         signals = stack.enter_context(catch_signals())
+        train_step = None
         if not _done(run, position.history):
             run_folder.write(directory, run, work.images, work.stats, position.step)
             train_step = _compile(work, state, key)
         log = stack.enter_context(_open_log(work, directory, position))
         stack.enter_context(_kept(checkpoints))
-        while not _done(run, position.history):
-            epochs = len(position.history)
-            with jax.transfer_guard("disallow"):  # a transfer would stall the devices
-                state = _train_epoch(
-                    work,
-                    train_step,  # pyrefly: ignore[unbound-name]
-                    state,
-                    position,
-                    key,
-                    log,
-                    signals,
-                )
-                if not signals:
-                    with _stopped_by_images(signals):
-                        _end_epoch(work, state, position)
-            if len(position.history) > epochs:
-                log.epoch(position.history[-1]._asdict())
-                if _guesses(position.history, len(work.source.classes)):
-                    log.note(GUESSES)
-            due = len(position.history) % run.checkpoint_every == 0
-            if due or signals or _done(run, position.history):
-                save(checkpoints, state, position)
-            if signals:
-                raise _stopped(signals[0], position.step)
+        if train_step:
+            state = _train_epochs(
+                work, train_step, state, position, checkpoints, log, signals
+            )
     return Trained(work, position.history, state.params)
+
+
+def _train_epochs(
+    work: Work,
+    train_step: Callable,
+    state: State,
+    position: Position,
+    checkpoints: Checkpoints,
+    log: Log,
+    signals: list,
+) -> State:
+    """The state at the end of the run."""
+    run = work.run
+    while not _done(run, position.history):
+        epochs = len(position.history)
+        with jax.transfer_guard("disallow"):  # a transfer would stall the devices
+            state = _train_epoch(work, train_step, state, position, log, signals)
+            if not signals:
+                with _stopped_by_images(signals):
+                    _end_epoch(work, state, position)
+        if len(position.history) > epochs:
+            log.epoch(position.history[-1]._asdict())
+            if _guesses(position.history, len(work.source.classes)):
+                log.note(GUESSES)
+        due = len(position.history) % run.checkpoint_every == 0
+        if due or signals or _done(run, position.history):
+            save(checkpoints, state, position)
+        if signals:
+            raise _stopped(signals[0], position.step)
+    return state
 
 
 def _stopped(cause: int | BadImages, step: int) -> Stopped:
@@ -188,11 +199,13 @@ def _schedule(work: Work, history: list[Epoch]) -> tuple[float, Any, Statistics]
 
 
 def _compile(work: Work, state: State, key: jax.Array) -> Callable:
-    """The train step compiled ahead, so that no epoch's seconds include compilation."""
+    """The train step, a function of (state, batch, stats, rates), compiled ahead, so
+    that no epoch's seconds include compilation."""
     with console.status("compiling"):
         _, rates, stats = _schedule(work, [])
         arguments = (state, _load(work, 0), stats, rates, key)
-        return work.steps.train.lower(*arguments).compile()
+        compiled = work.steps.train.lower(*arguments).compile()
+    return lambda *changing: compiled(*changing, key)
 
 
 def _train_epoch(
@@ -200,7 +213,6 @@ def _train_epoch(
     train_step: Callable,
     state: State,
     position: Position,
-    key: jax.Array,
     log: Log,
     signals: list,
 ) -> State:
@@ -211,7 +223,7 @@ def _train_epoch(
     start, seconds_before = time.perf_counter(), position.seconds
     pending: Sums | None = None
     for batch in _good_batches(work, steps, signals):
-        state, sums = train_step(state, batch, stats, rates, key)
+        state, sums = train_step(state, batch, stats, rates)
         if pending is not None:  # one step late, so that the devices never wait
             _collect(pending, position, rate, log)
         pending = sums

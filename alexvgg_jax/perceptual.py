@@ -49,7 +49,7 @@ from alexvgg_jax.weights.provenance import TORCH
 Images = Num[Array | np.ndarray, "batch height width 3"]
 Range = tuple[int, int]  # of the pixels: black and white
 Heads = dict[str, Float[Array, "maps"]]  # layer -> the weight of each map
-Grams = dict[str, Float[Array, "#batch maps maps"]]
+Grams = dict[str, Float[Array, "_images maps maps"]]
 Mean = Float[Array | np.ndarray, "3"]  # the colour that is subtracted from RGB
 
 RANGES: tuple[Range, ...] = ((0, 255), (-1, 1), (0, 1))

@@ -218,7 +218,7 @@ def verdict(
 ) -> Verdict:
     """Judge an effect that the paper says is above `null`, by the rule above."""
     if effect.margin is None:
-        return Verdict("undecided", "one seed, or some diverged: no interval")
+        return Verdict("undecided", "one seed, or a net diverged")
     low, high = effect.value - effect.margin, effect.value + effect.margin
     if high < null:
         return Verdict("contradicts here")

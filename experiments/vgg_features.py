@@ -274,8 +274,9 @@ def judge(arms: Arms) -> dict[str, Finding]:
     svm = arms[SVM][0].settings
     net, size = svm["net"], svm["data"]["size"]
     decided = results.verdict(gain).because(f"net {net['column']}, {size} pixels")
-    for name, figure in (("at scale 1", at_one), ("three scales", scales)):
-        decided = decided.because(f"{name} {results.verdict(figure).word}")
+    for where, figure in (("at scale 1", at_one), ("with three scales", scales)):
+        word = results.verdict(figure).word
+        decided = decided.because(f"{'also' if word == decided.word else word} {where}")
     if net["column"] not in ("D", "E") or net["width"] != 1:
         why = f"weights of net {net['column']}, width {net['width']:g}"
         decided = Verdict("not tested", why)

@@ -245,7 +245,7 @@ def judge_ways(arms: Arms) -> Finding:
     }
     found = finding(TABLE5, effects, shown, D, E)
     if minus(arms, f"{DENSE}, {THREE}", f"{CROPS}, {THREE}", D, E).value > FAILS:
-        why = f"dense evaluation fails after crops of {CROP} pixels"
+        why = f"after crops of {CROP} pixels the net is inaccurate densely"
         return found._replace(verdict=Verdict("not tested", why))
     return found
 

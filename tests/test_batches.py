@@ -158,10 +158,11 @@ def test_damaged_images_are_masked():
         assert sorted(batch.labels[batch.mask].tolist()) == [1, 2, 4, 5, 7, 8]
 
 
+@pytest.mark.parametrize("threads", [1, 4])
 @pytest.mark.parametrize("depth", [1, 2, 5])
 @pytest.mark.parametrize("count", [0, 1, 20])
-def test_prefetch_keeps_the_order(count, depth):
-    made = prefetch((lambda i=i: i for i in range(count)), depth)
+def test_prefetch_keeps_the_order(count, depth, threads):
+    made = prefetch((lambda i=i: i for i in range(count)), depth, threads)
     assert list(made) == list(range(count))
 
 

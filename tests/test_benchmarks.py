@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import communication
+import input_speed
 import mixed_precision
 import pytest
 import start_time
@@ -127,6 +128,20 @@ def test_memory_of_vgg(command_line, monkeypatch):
     assert max(layers, key=lambda name: layers[name]["parameters"]) == "fc6"
     assert result["steps"]["gap, remat"]["total"] == 6
     assert table.count("2 images of 224 pixels") == 2
+
+
+def test_input_speed(command_line, monkeypatch):
+    """Every reader that is installed reads all images."""
+    monkeypatch.setattr(input_speed, "new_process", lambda: ThreadPoolExecutor(1))
+    monkeypatch.setattr(input_speed, "IMAGENET", 10_000)
+    monkeypatch.setattr(input_speed.os, "sched_setaffinity", lambda *_: None)
+    small = ("--images", "20", "--size", "16", "--batch", "8", "--rounds", "1")
+    result, table = command_line(input_speed, *small)
+    assert {"alexvgg_jax", "decoding alone"} <= result["images a second"].keys()
+    assert result["count"] == 18 and result["data"] == "noise"
+    taken = result["imagenet"]
+    assert taken["GB"] == 10_000 * taken["bytes an image"] / 1e9
+    assert "10,000 training images" in table
 
 
 @pytest.mark.skipif(

@@ -13,8 +13,8 @@ PACKAGE = Path(alexvgg_jax.__file__).parent
 LEVELS = (
     {"", "boxes", "data", "errors", "paper"},
     {"files", "results", "loss", "models.cpu", "data.decode"},
-    {"page", "plots", "models.operations", "data.folder", "data.tfds"},
-    {"models.layers"},
+    {"page", "plots", "models.operations", "data.folder", "data.tars", "data.tfds"},
+    {"models.layers", "data.records"},
     {"models.net"},
     {"models.alexnet", "models.vgg", "models.cifar", "models.slide"},
     {"models"},
@@ -31,7 +31,7 @@ LEVELS = (
     {"weights"},
     {
         *("commands", "commands.convert", "commands.eval", "commands.features"),
-        "commands.predict",
+        *("commands.predict", "commands.prepare"),
     },
     {"start"},
     {"loop"},

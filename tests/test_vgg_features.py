@@ -233,9 +233,17 @@ def test_digits_are_halved_by_class(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("gain", "scales", "verdict"),
     [
-        (20.0, 2.0, "agrees: {}; at scale 1 undecided; three scales agrees"),
-        (20.0, -2.0, "agrees: {}; at scale 1 undecided; three scales contradicts here"),
-        (0.0, 2.0, "undecided: {}; at scale 1 contradicts here; three scales agrees"),
+        (20.0, 2.0, "agrees: {}; undecided at scale 1; also with three scales"),
+        (
+            20.0,
+            -2.0,
+            "agrees: {}; undecided at scale 1; contradicts here with three scales",
+        ),
+        (
+            0.0,
+            2.0,
+            "undecided: {}; contradicts here at scale 1; agrees with three scales",
+        ),
     ],
 )
 def test_features_are_compared_with_training_from_scratch(gain, scales, verdict):

@@ -23,7 +23,7 @@ class Convert:
     to: Literal["ours", "torchvision", "stablehlo"] = "ours"
     net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what nets of the file's format take (not known for ONNX: name it)
+    # without it, what nets of the file's format take (required for ONNX)
     input: Input | None = None
     mean: Path | None = None  # mean image of Caffe's net, a .binaryproto
 

@@ -72,11 +72,11 @@ class Eval:
     data: str = ""  # a folder or a TFDS name; without it, the run's test images
     net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what nets of the file's format take (not known for ONNX: name it)
+    # without it, what nets of the file's format take (required for ONNX)
     input: Input | None = None
     protocol: Protocol = "centre"  # what is averaged for each image: see above
     # pixels: short sides to which an image is scaled; the probabilities of all scales
-    # are averaged; without it, each net's own scale
+    # are averaged; without it, the size that each net was trained for
     scales: tuple[int, ...] = ()
     # other runs or weights, or files of --save: average their probabilities too
     fuse: tuple[str, ...] = ()

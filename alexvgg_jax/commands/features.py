@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import jax
 import jax.numpy as jnp
@@ -43,17 +43,20 @@ class Features:
     Rerun an interrupted command and it continues.
     """
 
-    pictures: tyro.conf.Positional[tuple[Path, ...]]  # files, or folders of them
+    # files, or folders of them
+    pictures: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PICTURE ...")
+    ]
     weights: str  # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub
     out: Path  # the .safetensors file to write
     # name of the layer: fc7 is the last hidden layer before its ReLU, relu7 the same
     # after it, pool5 the maps of the last pooling
     layer: str = "relu7"
-    pool: Pooling = "none"  # how a map becomes one number; none: it does not
+    pool: Pooling = "none"  # average or max: one number for each map; none: whole maps
     batch: int = 32  # pictures that are computed together
     net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what nets of the file's format take (not known for ONNX: name it)
+    # without it, what nets of the file's format take (required for ONNX)
     input: Input | None = None
 
     def __call__(self) -> None:

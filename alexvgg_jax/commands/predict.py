@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,13 +38,16 @@ class Predict:
     `predict RUN photo.jpg ...` is the same as `predict photo.jpg ... --weights RUN`.
     """
 
-    pictures: tyro.conf.Positional[tuple[str, ...]]  # files, or folders of them
+    # files, or folders of them
+    pictures: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PICTURE ...")
+    ]
     # a run's folder, a file, or OWNER/NAME of the Hugging Face Hub; without it, the
     # first path of the command line
     weights: str = ""
     net: str = ""  # model, such as vgg-d; needed only if several models fit the file
     # what the file's net takes: torch (RGB / 255), caffe (BGR) or rgb (0 to 255);
-    # without it, what nets of the file's format take (not known for ONNX: name it)
+    # without it, what nets of the file's format take (required for ONNX)
     input: Input | None = None
     csv: Path | None = None  # file to which file, rank, class, probability are written
     # number of crops to average: 1 (the centre), 9, 10 (AlexNet §6) or 50 (VGG §3.2)

@@ -92,9 +92,11 @@ def by_shape(
     yield from waiting.items()
 
 
-def prefetch(batches: Iterable[Callable[[], T]], depth: int = 2) -> Iterator[T]:
-    """The batches in order, made `depth` ahead in a thread while the devices work."""
-    with ThreadPoolExecutor(1) as pool:
+def prefetch(
+    batches: Iterable[Callable[[], T]], depth: int = 2, threads: int = 1
+) -> Iterator[T]:
+    """The batches in order, made `depth` ahead in threads while the devices work."""
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque = deque()
         for make in batches:
             waiting.append(pool.submit(make))

@@ -41,6 +41,7 @@ TIFF = (b"II*\0", b"MM\0*")
 OTHERS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow reads their headers
 # A JPEG's segments start with a marker. Zeros, restarts and fill bytes are no markers.
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+EXIF_ORIENTATION = 0x0112
 END, TABLES = 0xD9, (0xC4, 0xC8, 0xCC)  # TABLES are no headers of a frame
 
 
@@ -77,14 +78,19 @@ def decode_all(
     """
     images = np.zeros((len(readers), size, size, 3), np.uint8)
 
-    def work(i: int) -> InputError | None:
+    def one(i: int) -> InputError | None:
         try:
             images[i] = decode(*readers[i](), size)
         except InputError as error:
             return error
 
+    def some(numbers: np.ndarray) -> list[InputError | None]:
+        return [one(i) for i in numbers.tolist()]
+
+    # A task for each image takes 5% longer, of photographs of 256 pixels.
+    parts = np.array_split(np.arange(len(readers)), 4 * (os.cpu_count() or 1))
     with ThreadPoolExecutor() as pool:
-        return images, list(pool.map(work, range(len(readers))))
+        return images, [error for part in pool.map(some, parts) for error in part]
 
 
 def decode_scales(
@@ -106,7 +112,7 @@ def decode_scales(
         return list(pool.map(work, readers))
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
     """The content of an image's file. InputError if that is not a regular file."""
     try:
         # Faster than Path.read_bytes, and does not wait for the writer of a pipe.
@@ -182,6 +188,19 @@ def decode_whole(
     if image is None or image.dtype != np.uint8:
         raise InputError(f"{name}: not an image that can be decoded")
     return image
+
+
+def peculiarities(encoded: bytes) -> tuple[str, ...]:
+    """Which of "grey", "CMYK", "transparent" and "rotated" an image that can be decoded
+    is. The last one means that its EXIF data turns it."""
+    with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", *OTHERS)) as image:
+        found = {
+            "grey": image.mode in ("1", "L", "LA", "I;16"),
+            "CMYK": image.mode == "CMYK",
+            "transparent": image.has_transparency_data,
+            "rotated": image.getexif().get(EXIF_ORIENTATION, 1) != 1,
+        }
+    return tuple(name for name, is_so in found.items() if is_so)
 
 
 def _header(encoded: bytes) -> tuple[int, int, bool]:

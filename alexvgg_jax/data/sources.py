@@ -1,4 +1,4 @@
-"""Where images come from: the embedded digits, any TFDS name, a folder of classes.
+"""Where images come from: the embedded digits, TFDS, folders of classes or of tars.
 
 A `Source` returns images by index, all of one size, uint8 and RGB. Small sets are kept
 in memory, where a batch is one gather (over 1,000,000 images/s).
@@ -28,7 +28,8 @@ from alexvgg_jax.data.decode import (
     fit,
 )
 from alexvgg_jax.data.folder import Split, list_images
-from alexvgg_jax.data.tfds import open_tfds
+from alexvgg_jax.data.tars import has_tars, list_tars
+from alexvgg_jax.data.tfds import is_prepared, open_prepared, open_tfds
 from alexvgg_jax.errors import InputError
 
 IN_MEMORY_BYTES = 2**31  # sets up to this size are decoded once and kept
@@ -88,9 +89,18 @@ def find_source(data: Data, split: Split, prepare: bool = True) -> Source:
         return _subset(everything, choose(everything, data), data)
     if data.name == "digits":
         return _digits(split, data.size)
-    if root := folder_of(data.name):
-        return _decoded(list_images(root, split), data)
-    return _decoded(open_tfds(data.name, split != "train", prepare), data)
+    return _decoded(find_encoded(data.name, split, prepare), data)
+
+
+def find_encoded(name: str, split: Split, prepare: bool = True) -> Encoded:
+    """A split of a set of files: a folder of classes, a prepared folder, a folder of
+    ILSVRC's tars, or a set of TFDS. Raises InputError if there is no such set."""
+    root, testing = folder_of(name), split != "train"
+    if root is None:
+        return open_tfds(name, testing, prepare)
+    if is_prepared(root):
+        return open_prepared(root, testing)
+    return list_tars(root, testing) if has_tars(root) else list_images(root, split)
 
 
 def find_rest(data: Data) -> Source | None:

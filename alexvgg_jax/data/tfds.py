@@ -1,12 +1,16 @@
 """Read image sets of TensorFlow Datasets in array_record form, without TensorFlow."""
 
+import bisect
 import difflib
+import hashlib
 import importlib.util
 import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,12 @@ import numpy as np
 
 from alexvgg_jax.data.decode import Encoded, Reader
 from alexvgg_jax.errors import InputError
+from alexvgg_jax.files import read_bytes
 
 CODINGS = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}  # by first bytes
 TRAIN, TEST = ("train",), ("test", "validation")  # names of splits
+INFO, MANIFEST = "dataset_info.json", "prepared.json"  # of TFDS, and of `prepare`
+READERS = 16  # records that are read at a time: a disk may be far away
 AGAIN = "copy or prepare the set again"
 
 
@@ -26,15 +33,48 @@ def open_tfds(name: str, testing: bool, prepare: bool) -> Encoded:
     With `prepare`, a set that is missing is downloaded and prepared, if TensorFlow is
     installed. Raises InputError for a set that has no labelled RGB images.
     """
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    example: Any = tf_example_pb2.Example  # pyrefly: ignore (generated code)
     builder = _builder(name) if prepare else _prepared(name)
     if builder is None:
         raise InputError(
             f"--data {name}: not prepared in {_data_dir()}; name it with --data to let "
             "TFDS prepare it"
         )
+    return _opened(name, builder, testing, f"TFDS {builder.info.full_name}")
+
+
+def is_prepared(root: Path) -> bool:
+    """Whether a folder is a set in the form of TFDS, or will be when `prepare` ends."""
+    return (root / INFO).exists() or (root / MANIFEST).exists()
+
+
+def open_prepared(root: Path, testing: bool) -> Encoded:
+    """The training or test images of a folder that `prepare` or TFDS has written.
+
+    Raises InputError for a folder that is not finished, or has no labelled RGB images.
+    """
+    from tensorflow_datasets.core.read_only_builder import builder_from_directory
+
+    name = str(root)
+    if not (root / INFO).exists():
+        raise InputError(f"--data {name}: not finished: run the same `prepare` again")
+    try:
+        builder = _in_array_records(name, builder_from_directory(root))
+    except InputError:
+        raise
+    except Exception as error:
+        raise _cannot_open(name, error, root) from None
+    opened = _opened(name, builder, testing, f"folder {root.resolve().name}")
+    manifest = root / MANIFEST  # has the digests of all files
+    if not manifest.exists():
+        return opened
+    return replace(opened, digest=hashlib.sha256(read_bytes(manifest)).hexdigest())
+
+
+def _opened(name: str, builder: Any, testing: bool, about: str) -> Encoded:
+    """The training or test images of a builder's set."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example: Any = tf_example_pb2.Example  # pyrefly: ignore (generated code)
     classes = _classes(name, builder.info.features)
     for part in TEST if testing else TRAIN:
         if part in builder.info.splits:
@@ -61,7 +101,7 @@ def open_tfds(name: str, testing: bool, prepare: bool) -> Encoded:
 
     # A copy can differ from the official set: CIFAR-10 as JPEG instead of PNG.
     coding = CODINGS.get((_image(first) or b"")[:2], "unknown")
-    about = f"TFDS {builder.info.full_name}, {coding} images"
+    about = f"{about}, {coding} images"
     return Encoded(about, count, classes, read, about)
 
 
@@ -108,51 +148,49 @@ def _classes(name: str, features: Any) -> tuple[str, ...]:
 
 def _records(name: str, builder: Any, part: str) -> tuple[Callable, int]:
     """A function that returns encoded records by number, and how many there are."""
-    import tensorflow_datasets as tfds
-
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-
-    def damaged(error: Exception, numbers: Any) -> InputError:
-        file = _damaged_file(builder, part, numbers) or builder.data_path
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        return InputError(f"--data {name}: {file}: {reason}; {AGAIN}")
-
-    try:
-        records = builder.as_data_source(split=part, deserialize_method=raw)
-        count = len(records)
-    except Exception as error:  # array_record raises RuntimeError, TFDS many others
-        raise damaged(error, []) from None
-    if not count:
-        raise InputError(f"--data {name}: its {part} split is empty")
-
-    def fetch(numbers: Any) -> list[bytes]:
-        try:
-            return records.__getitems__([int(n) for n in numbers])
-        except Exception as error:
-            raise damaged(error, numbers) from None
-
-    return fetch, count
-
-
-def _damaged_file(builder: Any, part: str, numbers: Any) -> Path | None:
-    """The first file of a split that is missing or cannot be read at these records."""
     from array_record.python.array_record_module import ArrayRecordReader
 
-    split, start = builder.info.splits[part], 0
+    def damaged(file: str | Path, reason: object) -> InputError:
+        line = (str(reason) or type(reason).__name__).splitlines()[0]
+        return InputError(f"--data {name}: {file}: {line}; {AGAIN}")
+
+    split, files, readers, starts = builder.info.splits[part], [], [], [0]
     try:
-        files = [*zip(split.filepaths, split.shard_lengths, strict=True)]
-    except ValueError:  # no names can be made of the template there
-        return Path(builder.data_path, "dataset_info.json")
-    for file, length in files:
-        inside = [int(n) - start for n in numbers if 0 <= n - start < length]
-        start += length
-        try:
-            reader = ArrayRecordReader(os.fspath(file))
-            if inside:
-                reader.read(inside)
-        except Exception:
-            return Path(os.fspath(file))
-    return None
+        files = [os.fspath(file) for file in split.filepaths]
+    except ValueError as error:  # no names can be made of the template there
+        raise damaged(Path(builder.data_path, INFO), error) from None
+    for file, length in zip(files, split.shard_lengths, strict=True):
+        try:  # records are read one by one, so nothing is read ahead
+            reader = ArrayRecordReader(
+                file, "readahead_buffer_size:0", file_reader_buffer_size=2**15
+            )
+            count = reader.num_records()
+        except Exception as error:  # RuntimeError, and perhaps others
+            raise damaged(file, error) from None
+        if count != length:
+            raise damaged(file, f"has {count:,} records, and {INFO} says {length:,}")
+        readers.append(reader)
+        starts.append(starts[-1] + length)
+    if not starts[-1]:
+        raise InputError(f"--data {name}: its {part} split is empty")
+
+    def fetch_some(numbers: Sequence[int]) -> list[bytes]:
+        found = []
+        for n in numbers:
+            place = bisect.bisect(starts, n) - 1
+            try:
+                found += readers[place].read([n - starts[place]])
+            except Exception as error:
+                raise damaged(files[place], error) from None
+        return found
+
+    def fetch(numbers: Any) -> list[bytes]:
+        parts = np.array_split(np.asarray(numbers, np.int64), READERS)
+        with ThreadPoolExecutor(READERS) as pool:
+            found = pool.map(fetch_some, (part.tolist() for part in parts))
+            return [record for part in found for record in part]
+
+    return fetch, starts[-1]
 
 
 def _prepared(name: str) -> Any | None:
@@ -167,7 +205,7 @@ def _prepared(name: str) -> Any | None:
     except InputError:
         raise
     except Exception as error:
-        raise _cannot_open(name, error) from None
+        raise _cannot_open(name, error, _folder_of(name)) from None
 
 
 def _builder(name: str) -> Any:
@@ -193,7 +231,7 @@ def _builder(name: str) -> Any:
         reason = str(error).splitlines()[0]
         raise InputError(f"--data {name}: not a TFDS name: {reason}") from None
     except Exception as error:  # a damaged set, or a TFDS_DATA_DIR that is no folder
-        raise _cannot_open(name, error) from None
+        raise _cannot_open(name, error, _folder_of(name)) from None
     if builder.is_prepared():
         return _in_array_records(name, builder)
     if importlib.util.find_spec("tensorflow") is None:
@@ -222,9 +260,12 @@ def _in_array_records(name: str, builder: Any) -> Any:
     return builder
 
 
-def _cannot_open(name: str, error: Exception) -> InputError:
+def _folder_of(name: str) -> Path:
+    return _data_dir() / re.split("[:/]", name)[0]
+
+
+def _cannot_open(name: str, error: Exception, folder: Path) -> InputError:
     """What is wrong with a set that TFDS cannot open."""
-    folder = _data_dir() / re.split("[:/]", name)[0]
     for file in sorted(folder.rglob("*.json")):
         try:
             json.loads(file.read_bytes())

@@ -1,0 +1,292 @@
+"""Write labelled images as a set of TensorFlow Datasets, without TensorFlow.
+
+images-train.array_record-00000-of-00157   the images: JPEGs with their labels
+images-test.array_record-00000-of-00007
+prepared.json                              the manifest
+dataset_info.json, features.json, label.labels.txt, as TFDS reads them
+
+The manifest has the settings, the source, and the size and digest of every file that is
+finished. `dataset_info.json` is written last, so an unfinished set cannot be read.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from alexvgg_jax.data.decode import JPEG, decode_whole, fit, peculiarities, scale_short
+from alexvgg_jax.data.tfds import INFO, MANIFEST
+from alexvgg_jax.errors import InputError
+from alexvgg_jax.files import read_json, write_json, write_text
+
+NAME, VERSION = "images", "1.0.0"  # of the set, as TFDS names its files
+# Single records can be read. JPEGs do not become smaller.
+OPTIONS = "group_size:1,uncompressed"
+MAX_SIDE = 65_500  # pixels of a JPEG, in libjpeg
+LEFT_OUT, UNCHANGED, UNREAD = "left out", "unchanged", "unread"
+RULES = {
+    LEFT_OUT: "damaged or too large: not in the set",
+    UNCHANGED: "a JPEG in colour, upright and already of this size: stored as it is",
+    "grey": "stored with three equal channels",
+    "CMYK": "stored as RGB, converted without a colour profile",
+    "transparent": "laid on white",
+    "rotated": "turned upright as its EXIF data says",
+    UNREAD: "Pillow cannot read its header, which would tell what it is",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the images of a set become."""
+
+    size: int  # pixels: short side
+    square: bool  # only the centre square
+    quality: int  # of the JPEGs
+    shard: int  # images in a file
+    opencv: str = cv2.__version__  # another one can write other bytes
+
+
+@dataclass
+class Shard:
+    """What is known of a finished file."""
+
+    images: int = 0  # without those that were left out
+    bytes: int = 0
+    sha256: str = ""
+    unchanged: int = 0
+    # rule -> the names of its images, except those that are unchanged
+    unusual: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, rule: str, name: str) -> None:
+        if rule == UNCHANGED:
+            self.unchanged += 1
+        else:
+            self.unusual.setdefault(rule, []).append(name)
+
+
+Shards = dict[str, Shard]  # by the name of the file
+
+
+def shard_names(split: str, count: int, settings: Settings) -> list[str]:
+    """The names of the files of a split with `count` images."""
+    shards = -(-count // settings.shard)
+    return [f"{NAME}-{split}.array_record-{i:05}-of-{shards:05}" for i in range(shards)]
+
+
+def of_split(split: str, shards: Shards) -> list[Shard]:
+    """The files of a split, in order."""
+    return [shards[n] for n in sorted(shards) if n.startswith(f"{NAME}-{split}.")]
+
+
+def shrink(
+    encoded: bytes, name: str, settings: Settings
+) -> tuple[bytes, tuple[str, ...]]:
+    """An image as a JPEG of the settings' size, and which `RULES` applied to it.
+
+    Raises what `decode` raises, and InputError if a side is too long for a JPEG.
+    """
+    image, size = decode_whole(encoded, name, settings.size), settings.size
+    resized = fit(image, size) if settings.square else scale_short(image, size)
+    try:
+        found = peculiarities(encoded)
+    except Exception:  # Pillow raises many kinds of errors, where OpenCV does not
+        found = (UNREAD,)
+    if not found and resized.shape == image.shape and encoded.startswith(JPEG):
+        return encoded, (UNCHANGED,)
+    bgr = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
+    # Huffman codes of its own make a JPEG 5% smaller.
+    how = (cv2.IMWRITE_JPEG_QUALITY, settings.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
+    height, width = bgr.shape[:2]
+    if max(height, width) > MAX_SIDE:
+        raise InputError(f"{name}: {width:,} x {height:,} pixels are no JPEG")
+    return cv2.imencode(".jpg", bgr, how)[1].tobytes(), found
+
+
+def as_record(image: bytes, label: int, name: str) -> bytes:
+    """An encoded image, its label and its file's name as TFDS stores them."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    example: Any = tf_example_pb2.Example()  # pyrefly: ignore (generated code)
+    features = example.features.feature
+    features["image"].bytes_list.value.append(image)
+    features["label"].int64_list.value.append(label)
+    features["file_name"].bytes_list.value.append(os.fsencode(name))
+    return example.SerializeToString(deterministic=True)
+
+
+@contextlib.contextmanager
+def write_shard(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """A function that writes a record to a file. The file has its name only when the
+    context ends without an error. OSError if the disk is full."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.unlink(missing_ok=True)  # of a crash; never written through a link
+    try:
+        writer = ArrayRecordWriter(str(unfinished), OPTIONS)
+        try:
+            yield writer.write
+        finally:
+            writer.close()
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except RuntimeError as error:
+        raise OSError(f"{path}: {str(error).split(';')[0]}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other processes from preparing a set there. InputError if
+    one does, or if the folder cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"--to {folder}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(f"--to {folder}: another process writes there") from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def finished(folder: Path, settings: Settings, source: Mapping[str, str]) -> Shards:
+    """The finished files of a folder. InputError if the folder holds anything else, or
+    images with other settings or of another source."""
+    path = folder / MANIFEST
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise InputError(f"--to {folder}: not empty, and not written by `prepare`")
+        return {}
+    old_settings, old_source, shards = _read(path)
+    for name, now in asdict(settings).items():
+        if (was := old_settings.get(name)) != now:
+            raise InputError(f"{path}: {name} is {was}, not {now}; name another --to")
+    if old_source != source:
+        were, are = (", ".join(images.values()) for images in (old_source, source))
+        raise InputError(f"{path}: the images are {were}, not {are}; name another --to")
+    return {
+        name: shard
+        for name, shard in shards.items()
+        if (folder / name).is_file() and (folder / name).stat().st_size == shard.bytes
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], Shards]:
+    """The settings, the source and the files that a manifest has."""
+    manifest = read_json(path)
+    try:
+        shards = {name: Shard(**shard) for name, shard in manifest["files"].items()}
+        return dict(manifest["settings"]), dict(manifest["source"]), shards
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: not a manifest of `prepare`: {error!r}") from None
+
+
+def write_manifest(
+    folder: Path, settings: Settings, source: Mapping[str, str], shards: Shards
+) -> None:
+    """Write what is known of a set so far."""
+    manifest = {
+        "settings": asdict(settings),
+        "source": dict(source),
+        "rules": RULES,
+        "images": {split: counts(of_split(split, shards)) for split in source},
+        "files": {name: asdict(shards[name]) for name in sorted(shards)},
+    }
+    write_json(manifest, folder / MANIFEST)
+
+
+def counts(shards: Sequence[Shard]) -> dict[str, int]:
+    """How many images and bytes some files have, and how many images of each rule."""
+    found = {
+        "images": sum(shard.images for shard in shards),
+        "bytes": sum(shard.bytes for shard in shards),
+        UNCHANGED: sum(shard.unchanged for shard in shards),
+    }
+    unusual = {rule: len(listed(shards, rule)) for rule in RULES if rule not in found}
+    return found | unusual
+
+
+def listed(shards: Sequence[Shard], rule: str) -> list[str]:
+    """The names of all images of a rule."""
+    return [name for shard in shards for name in shard.unusual.get(rule, ())]
+
+
+def write_metadata(
+    folder: Path,
+    settings: Settings,
+    classes: Sequence[str],
+    splits: Mapping[str, Sequence[Shard]],
+) -> None:
+    """Write what TFDS needs to read the set."""
+    import tensorflow_datasets as tfds
+    from etils import epath
+    from tensorflow_datasets.core import dataset_info, naming
+    from tensorflow_datasets.core.splits import SplitDict, SplitInfo
+
+    side = settings.size if settings.square else None
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(side, side, 3), encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=list(classes)),
+            "file_name": tfds.features.Text(),
+        }
+    )
+    version = tfds.core.Version(VERSION)
+    identity = dataset_info.DatasetIdentity(NAME, version, str(folder), "")
+    info = tfds.core.DatasetInfo(
+        builder=identity, features=features, supervised_keys=("image", "label")
+    )
+    info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
+    template = naming.ShardedFileTemplate(
+        epath.Path(folder),
+        naming.DEFAULT_FILENAME_TEMPLATE,
+        NAME,
+        filetype_suffix="array_record",
+    )
+    info.set_splits(
+        SplitDict(
+            SplitInfo(
+                name=split,
+                shard_lengths=[shard.images for shard in shards],
+                num_bytes=sum(shard.bytes for shard in shards),
+                filename_template=template.replace(split=split),
+            )
+            for split, shards in splits.items()
+        )
+    )
+    features.save_config(str(folder))
+    write_text(info.as_json + "\n", folder / INFO)  # last: now it can be read
+
+
+def damaged(folder: Path) -> Iterator[str]:
+    """A line for every file of a prepared set that differs from its manifest."""
+    if not (folder / MANIFEST).exists():  # prepared by TFDS
+        return
+    for name, shard in _read(folder / MANIFEST)[2].items():
+        try:
+            if sha256(folder / name) != shard.sha256:
+                yield f"{folder / name}: its digest is not that of {MANIFEST}"
+        except OSError as error:
+            yield f"{folder / name}: {error.strerror}"
