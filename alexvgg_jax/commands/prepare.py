@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -75,8 +74,7 @@ class Prepare:
         for note in dict.fromkeys(filter(None, notes.split("; "))):
             print(note, file=sys.stderr)
         settings = Settings(self.size, self.square, self.quality, self.shard)
-        with records.locked(self.to), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of images that become unusual
+        with records.locked(self.to):
             shards = self._write(parts, settings, console)
             splits = {split: records.of_split(split, shards) for split in parts}
             classes = parts[self.splits[0]].classes
