@@ -11,7 +11,7 @@ Data flows through these files, from top to bottom:
     models          build(name) -> a net with init and apply
     loss, optim     cross-entropy and errors; the original program's update rule
     step            gradients, train, eval and predict: pure functions
-    prepare         a run's net, steps, images and parameters, ready to train or test
+    ready           a run's net, steps, images and parameters, ready to train or test
     protocols       ways of testing: crops, dense, several nets and scales
     evaluate        the error on a set, and predictions
     start           the parameters that a run starts from

@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from alexvgg_jax import ledger, loop, memory, plots, prepare
+from alexvgg_jax import ledger, loop, memory, plots, ready
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.commands.convert import Convert
 from alexvgg_jax.commands.eval import Eval
@@ -247,7 +247,7 @@ class Filters:
     out: Path = Path("filters.png")  # picture to write
 
     def __call__(self) -> None:
-        kernel, towers = prepare.first_kernel(self.run)
+        kernel, towers = ready.first_kernel(self.run)
         try:
             plots.draw_filters(kernel, towers, self.out)
         except ValueError as error:

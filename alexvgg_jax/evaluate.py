@@ -20,8 +20,8 @@ from alexvgg_jax.data.sources import Picture, Source
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.loss import cross_entropy, top_k_error
 from alexvgg_jax.models import Net, Params
-from alexvgg_jax.prepare import Setup
 from alexvgg_jax.protocols import Protocol, pictures, probabilities
+from alexvgg_jax.ready import Setup
 from alexvgg_jax.sharding import (
     all_devices,
     everywhere,

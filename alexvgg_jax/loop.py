@@ -27,8 +27,8 @@ from alexvgg_jax.hosts import catch_signals, check_agreement
 from alexvgg_jax.log import Log
 from alexvgg_jax.models import Params
 from alexvgg_jax.optim import learning_rate, learning_rates
-from alexvgg_jax.prepare import Work, keys, prepare
 from alexvgg_jax.progress import Epoch, Position, restore, save
+from alexvgg_jax.ready import Work, keys, prepare
 from alexvgg_jax.sharding import all_devices, everywhere, place, rows_of_host
 from alexvgg_jax.start import start_from
 from alexvgg_jax.step import State, Sums

@@ -12,7 +12,7 @@ from rich.console import Console
 from alexvgg_jax import weights
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net, Params
-from alexvgg_jax.prepare import Work, keys
+from alexvgg_jax.ready import Work, keys
 from alexvgg_jax.sharding import everywhere, like
 from alexvgg_jax.weights import Provenance
 

@@ -22,7 +22,7 @@ LEVELS = (
     {"recipes", "augment", "optim", "data.sources", "models.parallel"},
     {"data.batches", "sharding", "hosts", "run", "log", "protocols"},
     {"step", "checkpoint"},
-    {"prepare", "memory", "ledger", "progress", "mistakes"},
+    {"ready", "memory", "ledger", "progress", "mistakes"},
     {"evaluate"},
     {"weights.provenance", "weights.wire", "weights.hub"},
     {"weights.stored", "weights.export", "perceptual"},

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from alexvgg_jax import evaluate, loop, prepare
+from alexvgg_jax import evaluate, loop, ready
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.augment import Statistics, centre_crop
 from alexvgg_jax.checkpoint import Checkpoints
@@ -57,7 +57,7 @@ RUN = Run(
 
 pytestmark = pytest.mark.usefixtures("optimized")
 STEPS: dict[str, tuple] = {}
-compile_run = prepare.compile_run
+compile_run = ready.compile_run
 
 
 def compile_once(run: Run, *arguments) -> tuple:
@@ -75,7 +75,7 @@ def compile_once(run: Run, *arguments) -> tuple:
 
 @pytest.fixture(autouse=True)
 def compiled_once(monkeypatch):
-    monkeypatch.setattr(prepare, "compile_run", compile_once)
+    monkeypatch.setattr(ready, "compile_run", compile_once)
 
 
 def untimed(history: list[loop.Epoch]) -> list[loop.Epoch]:
@@ -410,14 +410,14 @@ def test_images_may_move(photos, tmp_path):
     moved.rename(tmp_path / "again").joinpath("notes.txt").touch()
     link.symlink_to(tmp_path / "again")
     with pytest.raises(InputError, match="no such folder; if the images moved"):
-        prepare.find_test_images(folder, "")
-    source, called = prepare.find_test_images(folder, str(link))
+        ready.find_test_images(folder, "")
+    source, called = ready.find_test_images(folder, str(link))
     assert (source.count, called, source.note) == (4, "test", "")
     cv2.imwrite(str(link / "a" / "00.png"), np.ones((9, 9)))
-    source, _ = prepare.find_test_images(folder, str(link))
+    source, _ = ready.find_test_images(folder, str(link))
     assert source.count == 40  # other images: all of them
     (tmp_path / "again").rename(moved)
-    source, _ = prepare.find_test_images(folder, "")
+    source, _ = ready.find_test_images(folder, "")
     assert (source.count, source.note) == (
         4,
         "folder moved: the run was trained on other images",
@@ -460,7 +460,7 @@ def test_a_run_needs_no_images_once_it_is_trained(photos, tmp_path):
         trained.work, trained.params, open_source(run.data, "test")
     )
     photos.rename(tmp_path / "moved")
-    setup, params = prepare.load(folder)
+    setup, params = ready.load(folder)
     files = [tmp_path / "moved" / name for name in ("a/09.png", "b/xx.png", "a/19.png")]
     files[1].write_bytes(b"no picture")
     files += [tmp_path / "none.png"]
@@ -564,14 +564,14 @@ def test_a_set_of_one_class_cannot_be_learnt(tmp_path):
 def test_what_is_left_out_is_said_once(photos, tmp_path, monkeypatch):
     """Of each set, and of the folder that both are in."""
     printed = io.StringIO()
-    monkeypatch.setattr(prepare, "console", Console(file=printed, width=100))
+    monkeypatch.setattr(ready, "console", Console(file=printed, width=100))
     (photos / "a" / "notes.txt").write_text("about")
     for name in ("a/00.png", "b/19.png"):
         (photos / name).write_bytes(b"no image")
     data = Data(str(photos), size=14, skip_bad=True)
     run = replace(RUN, data=data, batch=12)
     with contextlib.ExitStack() as stack:
-        prepare.prepare(run, tmp_path / "run", False, False, stack)
+        ready.prepare(run, tmp_path / "run", False, False, stack)
     skipped, *left_out = printed.getvalue().strip().split("; ")
     assert skipped == f"{photos}: skipped 1 .txt"
     assert left_out == [
@@ -619,7 +619,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint(tmp_path):
     (folder / "run.json").write_text(json.dumps(settings))
     with pytest.raises(Diverged, match="earlier checkpoints are kept"):
         loop.train(bad, folder, resume=True)
-    params = everywhere(prepare.load_params(folder), good.work.mesh)
+    params = everywhere(ready.load_params(folder), good.work.mesh)
     kept = evaluate.test(good.work, params, good.work.test_source)
     assert kept.top1 == pytest.approx(good.history[-1].test_error)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from safetensors.numpy import save_file
 from weight_files import random_arrays, torch_state
 
-from alexvgg_jax import loop, prepare, start, weights
+from alexvgg_jax import loop, ready, start, weights
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
@@ -22,7 +22,7 @@ from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import MODELS, build
 from alexvgg_jax.models.layers import Conv
 from alexvgg_jax.optim import learning_rates
-from alexvgg_jax.prepare import Work
+from alexvgg_jax.ready import Work
 from alexvgg_jax.recipes import RECIPES
 from alexvgg_jax.run import read_statistics
 from alexvgg_jax.weights.provenance import Provenance
@@ -46,7 +46,7 @@ STILL = replace(RUN.optim, rate=0.0)
 
 def prepared(run: Run, folder) -> Work:
     with contextlib.ExitStack() as stack:
-        return prepare.prepare(run, folder, False, False, stack)
+        return ready.prepare(run, folder, False, False, stack)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_run_starts_from_another(tmp_path, printed):
     chex.assert_trees_all_equal(start.untrained(trained.work), trained.params)
     own = replace(RUN, seed=1, optim=STILL, init_from=str(first))
     same = loop.train(own, tmp_path / "same")
-    chex.assert_trees_all_equal(same.params, prepare.load_params(first))
+    chex.assert_trees_all_equal(same.params, ready.load_params(first))
     means = (run.work.stats.mean.mean((0, 1)) for run in (same, trained))
     np.testing.assert_allclose(*means, 1e-5)
     chex.assert_trees_all_equal(start.untrained(same.work), same.params)
@@ -173,7 +173,7 @@ def test_convolutions_are_frozen_at_first(tmp_path, printed):
     for name in NET.param_shapes():
         moves = any(np.any(part) for part in velocity[name].values())
         assert moves == (name not in convolutions)
-    setup, trained = prepare.load(tmp_path / "run")
+    setup, trained = ready.load(tmp_path / "run")
     assert (np.asarray(setup.stats.mean) == COLOUR).all()
     assert (np.asarray(weights.load_any(tmp_path / "run")[2].mean) == COLOUR).all()
     file.unlink()

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from alexvgg_jax import evaluate, mistakes, paper, prepare, protocols, weights
+from alexvgg_jax import evaluate, mistakes, paper, protocols, ready, weights
 from alexvgg_jax.config import Data
 from alexvgg_jax.data.decode import MAX_PIXELS, Resize
 from alexvgg_jax.data.sources import Source, find_source, with_classes
@@ -139,9 +139,7 @@ class Eval:
     def _source(self, loaded: Loaded) -> tuple[Source, str]:
         """The images, labelled by the net's classes, and what they are called."""
         if Path(self.weights).is_dir():
-            return prepare.find_test_images(
-                Path(self.weights), self.data, self.skip_bad
-            )
+            return ready.find_test_images(Path(self.weights), self.data, self.skip_bad)
         if not self.data:
             raise InputError("--data: name the images: a folder or a TFDS name")
         _, net, _, provenance = loaded

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from alexvgg_jax import evaluate, prepare, weights
+from alexvgg_jax import evaluate, ready, weights
 from alexvgg_jax.augment import Statistics, Views
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.decode import ToSquare, fit
@@ -70,7 +70,7 @@ class Predict:
                 flag = "--net" if self.net else "--input"
                 why = "a run has its own net and input"
                 raise InputError(f"{flag}: not with {weights}: {why}")
-            (setup, params), to_square = prepare.load(Path(weights)), fit
+            (setup, params), to_square = ready.load(Path(weights)), fit
         else:
             setup, params, to_square = self._from_file(weights)
         predictions = evaluate.classify(setup, params, files, self.views, to_square)
@@ -94,7 +94,7 @@ class Predict:
         if failed:
             sys.exit(1)
 
-    def _from_file(self, file: str) -> tuple[prepare.Setup, Params, ToSquare]:
+    def _from_file(self, file: str) -> tuple[ready.Setup, Params, ToSquare]:
         """A file's net, its parameters, and how it resizes pictures."""
         net, params, provenance = weights.load_net(file, self.net, input=self.input)
         if params.keys() != net.param_shapes().keys():
@@ -116,7 +116,7 @@ def _to_square(image: np.ndarray, size: int, provenance: Provenance) -> np.ndarr
     return weights.crop(image, replace(provenance, crop=size))
 
 
-def _setup(net: Net, provenance: Provenance, views: Views) -> prepare.Setup:
+def _setup(net: Net, provenance: Provenance, views: Views) -> ready.Setup:
     """The setup of a run whose images have this provenance. One view is exactly
     `weights.preprocess`; more are crops of the resized image."""
     crop, mean = provenance.crop, provenance.mean.astype(np.float32)
@@ -133,12 +133,12 @@ def _setup(net: Net, provenance: Provenance, views: Views) -> prepare.Setup:
     )
     classes = provenance.classes or weights.class_names(net.classes)
     mesh = make_mesh(Mesh())
-    net, steps = prepare.compile_run(run, net.classes, mesh)
+    net, steps = ready.compile_run(run, net.classes, mesh)
     stats = Statistics(
         jnp.asarray(mean if mean.ndim == 3 else mean[None, None]), jnp.zeros((3, 3))
     )
     images = Images("", tuple(classes), 0, 0, "")
-    return prepare.Setup(run, images, net, mesh, steps, everywhere(stats, mesh))
+    return ready.Setup(run, images, net, mesh, steps, everywhere(stats, mesh))
 
 
 def _table(best: list[tuple[Path, list[tuple[str, float]]]]) -> Table:

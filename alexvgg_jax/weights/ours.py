@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alexvgg_jax import prepare
+from alexvgg_jax import ready
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.config import net_from_settings, net_to_settings
 from alexvgg_jax.errors import InputError
@@ -72,7 +72,7 @@ def stored_run(folder: Path) -> Stored:
     """The newest checkpoint of a run. Its provenance is that of the run's images."""
     run, images = run_folder.settings(folder), run_folder.read_images(folder)
     net = run_folder.net_of(run, len(images.classes))
-    params = prepare.load_params(folder)
+    params = ready.load_params(folder)
     mean = np.asarray(run_folder.read_statistics(folder).mean)
     means = {"pixel": mean, "channel": mean.mean((0, 1)), "none": np.zeros(3)}
     provenance = Provenance(

@@ -11,7 +11,7 @@ import numpy as np
 from _trouble import Random, Trial, attempt, damage, equal, printed
 from rich.console import Console
 
-from alexvgg_jax import loop, plots, prepare
+from alexvgg_jax import loop, plots, ready
 from alexvgg_jax.checkpoint import Checkpoints
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.files import write_text
@@ -36,10 +36,10 @@ def damaged_files(count: int, random: Random, folder: Path) -> Iterator[Trial]:
     whole, copied = folder / "whole", folder / "copy"
     with printed():
         trained = loop.train(SMALL, whole)
-        setup, _ = prepare.load(whole)
+        setup, _ = ready.load(whole)
         shutil.copytree(whole, copied)
         shutil.rmtree(copied / "checkpoints" / str(trained.history[-1].step))
-        older = prepare.load_params(copied)
+        older = ready.load_params(copied)
         shutil.rmtree(copied)
     kinds = _kinds(whole)
     for number in range(count):
@@ -73,7 +73,7 @@ def _evaluated(
     folder: Path, setup: Any, params: Any, older: Any, text: Callable[[], str]
 ) -> str | None:
     """What differs in a run that was read."""
-    loaded, found = prepare.load(folder)
+    loaded, found = ready.load(folder)
     if (loaded.run, loaded.images) != (setup.run, setup.images):
         return "other settings or images"
     if not equal(loaded.stats, setup.stats):

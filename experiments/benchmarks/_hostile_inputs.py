@@ -19,7 +19,7 @@ import numpy as np
 from _trouble import Random, Trial, attempt, damage, equal, printed, spoilt
 from PIL import Image, ImageOps
 
-from alexvgg_jax import __main__, prepare, results
+from alexvgg_jax import __main__, ready, results
 from alexvgg_jax import run as run_folder
 from alexvgg_jax.config import Data, Mesh, to_settings
 from alexvgg_jax.data.decode import decode, fit
@@ -120,7 +120,7 @@ def settings(count: int, random: Random, folder: Path) -> Iterator[Trial]:
 
     def read(tree: dict[str, Any]) -> None:
         write_text(json.dumps(tree), folder / run_folder.SETTINGS)
-        prepare.compile_run(run_folder.settings(folder), 10, mesh)
+        ready.compile_run(run_folder.settings(folder), 10, mesh)
 
     for _ in range(count):
         tree = copy.deepcopy(recipes[random.integers(len(recipes))])
