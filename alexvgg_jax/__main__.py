@@ -143,6 +143,8 @@ class Check:
                     source.fetch(part)
                 except BadImages as bad:
                     report(*map(str, bad.errors))
+                except InputError as error:  # a damaged file of records
+                    report(str(error).removeprefix("--data "))
             count += source.count
             if split == "train":
                 try:

@@ -69,7 +69,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints, newest first."""
-        if not self.directory.exists():
+        if not self.directory.is_dir():
             return []
         names = (path.name for path in self.directory.iterdir())
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)

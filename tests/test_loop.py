@@ -43,10 +43,11 @@ from alexvgg_jax.run import locked, read_images, read_statistics
 from alexvgg_jax.run import settings as settings_in
 from alexvgg_jax.sharding import everywhere
 
-# The digits at 14 pixels, as 12 steps an epoch: less than a second.
+# Some of the digits at 14 pixels, as 12 steps an epoch: a fifth of a second.
 RUN = Run(
     name="small",
-    data=Data("digits", size=14),
+    data=Data("digits", size=14, count=360),
+    batch=32,
     augment=Augment(crop=12, mirror=True, colour=0.1),
     net=build("cifar-80sec"),
     optim=Optim(rate=0.002, drop_epochs=(2.0,)),
@@ -537,16 +538,16 @@ def test_resuming_does_not_compute_the_statistics_again(tmp_path, monkeypatch):
 
 def test_a_run_that_failed_at_once_can_be_corrected(tmp_path, monkeypatch):
     """It has a folder, and nothing in it that another run would go on with."""
-    folder, large = tmp_path / "run", replace(RUN, epochs=1, batch=256)
+    folder, large = tmp_path / "run", replace(RUN, epochs=1, batch=64)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_compile", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             loop.train(large, folder)
     with pytest.raises(InputError, match="holds a run already: --resume"):
-        loop.train(replace(large, batch=128), folder)
-    trained = loop.train(replace(large, batch=128), folder, resume=True)
+        loop.train(replace(large, batch=32), folder)
+    trained = loop.train(replace(large, batch=32), folder, resume=True)
     assert trained.history[-1].step == 12
-    with pytest.raises(InputError, match="batch is 128, not 256"):
+    with pytest.raises(InputError, match="batch is 32, not 64"):
         loop.train(large, folder, resume=True)
 
 
@@ -595,7 +596,7 @@ def test_the_run_learns_and_its_rate_drops(straight):
     assert errors[-1] < errors[0]
     rates = [epoch.rate for epoch in straight.history]
     assert rates == pytest.approx([0.002, 0.002, 0.0002])
-    assert straight.history[-1].step == -(-3 * 1437 // 128)
+    assert straight.history[-1].step == -(-3 * 360 // 32)
 
 
 def test_another_seed_gives_another_run(straight, tmp_path):
@@ -635,7 +636,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(straight, tmp_path):
     loop.train(replace(RUN, epochs=1), folder)
     with pytest.raises(InputError, match="holds a run already"):
         loop.train(RUN, folder)
-    with pytest.raises(InputError, match="batch is 128, not 64"):
+    with pytest.raises(InputError, match="batch is 32, not 64"):
         loop.train(replace(RUN, batch=64), folder, resume=True)
     other = replace(RUN, optim=replace(RUN.optim, rate=0.5))
     with pytest.raises(InputError, match=r"json: optim.rate is 0.\d+, not 0.5; a"):
@@ -665,7 +666,7 @@ def test_a_run_without_a_checkpoint_starts_anew_and_says_so(tmp_path, capfd):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 4096}, "--batch 4096: at most 1437, the number of"),
+        ({"batch": 4096}, "--batch 4096: at most 360, the number of"),
         ({"batch": 100, "mesh": Mesh(devices=8)}, "96 and 104"),
         ({"data": Data("no/such/folder")}, "no/such/folder"),
         ({"optim": Optim(layer_decay={"fc9": 0.1})}, "'fc9'"),

@@ -251,7 +251,13 @@ def test_a_finished_set_is_left_as_it_is(folder, tmp_path, monkeypatch):
         command(folder, tmp_path / "set")
     assert content(tmp_path / "set") == before
     test = tmp_path / "set" / "images-test.array_record-00000-of-00001"
-    for spoil in (test.unlink, lambda: test.write_bytes(b"cut")):
+    changed = bytearray(before[test.name])
+    changed[-1] ^= 1
+    for spoil in (
+        test.unlink,
+        lambda: test.write_bytes(b"cut"),
+        lambda: test.write_bytes(changed),
+    ):
         spoil()
         with monkeypatch.context() as patch, pytest.raises(AttributeError):
             patch.delattr(records, "shrink")  # until the file is written again,
@@ -350,6 +356,29 @@ def test_check_compares_the_digests(folder, tmp_path, capfd):
         f"{to}/{name}: its digest is not that of prepared.json",
         f"{to}: 10 images, 1 problem",
     ]
+
+
+def test_check_goes_on_after_a_damaged_file(folder, tmp_path, capfd):
+    to = tmp_path / "set"
+    command(folder, to)
+    for split in ("train", "test"):
+        file = to / f"images-{split}.array_record-00000-of-00001"
+        changed = bytearray(file.read_bytes())
+        changed[changed.rindex(b"JFIF")] ^= 1
+        file.write_bytes(changed)
+    with pytest.raises(SystemExit, match="1"):
+        __main__.parse(("check", str(to)))()
+    assert capfd.readouterr().out.endswith("10 images, 4 problems\n")
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("a\nb")])
+def test_the_names_of_the_classes_are_those_of_the_manifest(folder, tmp_path, spoil):
+    command(folder, tmp_path / "set")
+    spoil(tmp_path / "set" / "label.labels.txt")
+    with pytest.raises(InputError, match="not as written: run the same `prepare`"):
+        everything(tmp_path / "set")
+    command(folder, tmp_path / "set")
+    everything(tmp_path / "set")
 
 
 def test_the_digest_of_a_prepared_folder(folder, tmp_path):

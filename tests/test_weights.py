@@ -266,6 +266,19 @@ def test_a_caffe_net_whose_layers_read_others(tmp_path):
         weights.load(file, net)
 
 
+def test_caffe_layers_that_compute_cannot_be_missing(tmp_path):
+    """If other layers are defined; nor can a softmax be between them."""
+    arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
+    layers = caffe_definition(VGG)
+    file.write_bytes(caffemodel(arrays, arrays, 2, layers))
+    with pytest.raises(InputError, match="no relu1_1"):
+        weights.load(file, VGG)
+    content = caffemodel(arrays, layers, 2, layers)
+    file.write_bytes(content.replace(b"Dropout", b"Softmax", 1))
+    with pytest.raises(InputError, match="fc7 does not follow the layer before it"):
+        weights.load(file, VGG)
+
+
 @pytest.mark.parametrize("is_stripped", [False, True], ids=["whole", "stripped"])
 def test_caffe_vgg(is_stripped, tmp_path):
     arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"

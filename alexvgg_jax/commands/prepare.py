@@ -114,7 +114,12 @@ class Prepare:
             split: f"{part.about} ({part.count:,} images, digest {part.digest[:16]})"
             for split, part in parts.items()
         }
-        shards = records.finished(self.to, settings, source)
+        with console.status("comparing digests"):
+            shards = records.finished(self.to, settings, source)
+        classes = parts[self.splits[0]].classes
+        write_manifest = partial(
+            records.write_manifest, self.to, settings, source, classes, shards
+        )
         with Progress(console=console, transient=True) as progress:
             for split, part in parts.items():
                 task = progress.add_task(split, total=part.count)
@@ -124,12 +129,12 @@ class Prepare:
                     end = min(start + settings.shard, part.count)
                     if name not in shards:
                         (self.to / INFO).unlink(missing_ok=True)
-                        records.write_manifest(self.to, settings, source, shards)
+                        write_manifest()
                         made = self._records(part, np.arange(start, end), settings)
                         advance = partial(progress.advance, task)
                         shards[name] = _write_shard(self.to / name, made, advance)
                     progress.update(task, completed=end)
-        records.write_manifest(self.to, settings, source, shards)
+        write_manifest()
         return shards
 
     def _records(

@@ -172,8 +172,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def finished(folder: Path, settings: Settings, source: Mapping[str, str]) -> Shards:
-    """The finished files of a folder. InputError if the folder holds anything else, or
-    images with other settings or of another source."""
+    """The finished files of a folder that are as they were written. InputError if the
+    folder holds anything else, or images with other settings or of another source."""
     path = folder / MANIFEST
     if not path.exists():
         if any(folder.iterdir()):
@@ -186,11 +186,8 @@ def finished(folder: Path, settings: Settings, source: Mapping[str, str]) -> Sha
     if old_source != source:
         were, are = (", ".join(images.values()) for images in (old_source, source))
         raise InputError(f"{path}: the images are {were}, not {are}; name another --to")
-    return {
-        name: shard
-        for name, shard in shards.items()
-        if (folder / name).is_file() and (folder / name).stat().st_size == shard.bytes
-    }
+    changed = dict(_changed(folder, shards))
+    return {name: shard for name, shard in shards.items() if name not in changed}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], Shards]:
@@ -204,11 +201,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], Shards]:
 
 
 def write_manifest(
-    folder: Path, settings: Settings, source: Mapping[str, str], shards: Shards
+    folder: Path,
+    settings: Settings,
+    source: Mapping[str, str],
+    classes: Sequence[str],
+    shards: Shards,
 ) -> None:
     """Write what is known of a set so far."""
     manifest = {
         "settings": asdict(settings),
+        "classes": list(classes),
         "source": dict(source),
         "rules": RULES,
         "images": {split: counts(of_split(split, shards)) for split in source},
@@ -284,9 +286,15 @@ def damaged(folder: Path) -> Iterator[str]:
     """A line for every file of a prepared set that differs from its manifest."""
     if not (folder / MANIFEST).exists():  # prepared by TFDS
         return
-    for name, shard in _read(folder / MANIFEST)[2].items():
+    for name, why in _changed(folder, _read(folder / MANIFEST)[2]):
+        yield f"{folder / name}: {why}"
+
+
+def _changed(folder: Path, shards: Shards) -> Iterator[tuple[str, str]]:
+    """The files that are not as they were written, and why."""
+    for name, shard in shards.items():
         try:
             if sha256(folder / name) != shard.sha256:
-                yield f"{folder / name}: its digest is not that of {MANIFEST}"
+                yield name, f"its digest is not that of {MANIFEST}"
         except OSError as error:
-            yield f"{folder / name}: {error.strerror}"
+            yield name, error.strerror or str(error)

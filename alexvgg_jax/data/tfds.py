@@ -18,7 +18,7 @@ import numpy as np
 
 from alexvgg_jax.data.decode import Encoded, Reader
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import read_bytes
+from alexvgg_jax.files import read_bytes, read_json
 
 CODINGS = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}  # by first bytes
 TRAIN, TEST = ("train",), ("test", "validation")  # names of splits
@@ -67,6 +67,9 @@ def open_prepared(root: Path, testing: bool) -> Encoded:
     manifest = root / MANIFEST  # has the digests of all files
     if not manifest.exists():
         return opened
+    if read_json(manifest).get("classes") != list(opened.classes):
+        again = "run the same `prepare` again"
+        raise InputError(f"--data {name}: its classes are not as written: {again}")
     return replace(opened, digest=hashlib.sha256(read_bytes(manifest)).hexdigest())
 
 

@@ -136,6 +136,7 @@ OUTSIDE = {
 }
 LEGACY_DIMS, SHAPE, DIM, MAX_DIMS = (1, 2, 3, 4), 7, 1, 32
 DTYPES = {5: "<f4", 8: "<f8"}  # of packed numbers
+NOWHERE = -1
 MAX_LAYERS = 1000
 MAX_WIRES, MAX_NUMBERS = 64, 8  # of a layer; of a setting
 
@@ -148,7 +149,6 @@ class Layer(NamedTuple):
     settings: dict[str, list[float]]
     bottoms: list[str]
     tops: list[str]
-    has_weights: bool
 
 
 def stored(path: Path, content: memoryview) -> Stored:
@@ -166,7 +166,7 @@ def stored(path: Path, content: memoryview) -> Stored:
     is_vgg = "conv1_1.weight" in arrays
 
     def all_differences(net: Net) -> list[str]:
-        if all(layer.has_weights for layer in layers):
+        if not any(layer.type or layer.bottoms or layer.tops for layer in layers):
             return []  # the file was stripped to the weights
         return wires + _swapped(layers, net) + differences(steps, net, _departures)
 
@@ -202,8 +202,9 @@ def _steps(layers: list[Layer]) -> tuple[list[Step], list[str]]:
     what the one before it writes."""
     steps, phrases, pad = [], [], 0.0
     made: dict[str, int] = {}  # the number of operations on the way to a blob
-    for name, type, settings, bottoms, tops, _ in layers:
-        if type in OUTSIDE:
+    for name, type, settings, bottoms, tops in layers:
+        if type in OUTSIDE:  # no operation reads what a softmax has written
+            made |= dict.fromkeys(tops, NOWHERE if steps else 0)
             continue
         way = made.get(bottoms[0], 0) if bottoms else len(steps)
         kind = KIND_OF.get(type, f"type {type}" if type else "a layer without a type")
@@ -302,7 +303,7 @@ def _layer(
     settings = (
         _settings(message, KINDS[KIND_OF[type]], place) if type in KIND_OF else {}
     )
-    return Layer(name, type, settings, bottoms, tops, bool(blobs)), blobs
+    return Layer(name, type, settings, bottoms, tops), blobs
 
 
 def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[float]]:
