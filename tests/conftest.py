@@ -35,7 +35,7 @@ FIRST = os.getppid() if IS_WORKER else os.getpid()
 COMPILED = Path(tempfile.gettempdir(), f"alexvgg_jax-tests-{FIRST}")
 for option, value in (
     ("jax_compilation_cache_dir", str(COMPILED)),
-    ("jax_persistent_cache_min_compile_time_secs", 0),
+    ("jax_persistent_cache_min_compile_time_secs", 0.1),
 ):
     jax.config.update(option, value)
     os.environ[option.upper()] = str(value)  # for the commands that tests start
@@ -43,6 +43,7 @@ for option, value in (
 
 def pytest_collection_finish():
     gc.freeze()  # no modules are garbage
+    gc.set_threshold(50_000, 20, 20)  # each collection calls jax: saves a twentieth
 
 
 def pytest_sessionfinish():
