@@ -56,11 +56,11 @@ class Settings:
 class Shard:
     """What is known of a finished file."""
 
-    images: int = 0  # without those that were left out
+    images: int = 0  # that the file holds
     bytes: int = 0
     sha256: str = ""
     unchanged: int = 0
-    # rule -> the names of its images, except those that are unchanged
+    # rule -> the names of its images; unchanged images are only counted
     unusual: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, rule: str, name: str) -> None:

@@ -125,7 +125,7 @@ KINDS = {
 }
 KIND_OF = {type: name for name, kind in KINDS.items() for type in kind.types}
 METHODS = {0.0: "max pooling", 1.0: "average pooling", 2.0: "stochastic pooling"}
-# Layers that change nothing, and those that are before the net and after it.
+# Layers that compute nothing in a trained net, and layers before and after the net.
 PASSING = {"dropout", 6, "Dropout", "flatten", 8, "Flatten", "split", 22, "Split"}
 OUTSIDE = {
     *("data", 5, "Data", "images", 12, "ImageData", "window_data", 24, "WindowData"),
@@ -136,7 +136,6 @@ OUTSIDE = {
 }
 LEGACY_DIMS, SHAPE, DIM, MAX_DIMS = (1, 2, 3, 4), 7, 1, 32
 DTYPES = {5: "<f4", 8: "<f8"}  # of packed numbers
-NOWHERE = -1
 MAX_LAYERS = 1000
 MAX_WIRES, MAX_NUMBERS = 64, 8  # of a layer; of a setting
 
@@ -203,8 +202,8 @@ def _steps(layers: list[Layer]) -> tuple[list[Step], list[str]]:
     steps, phrases, pad = [], [], 0.0
     made: dict[str, int] = {}  # the number of operations on the way to a blob
     for name, type, settings, bottoms, tops in layers:
-        if type in OUTSIDE:  # no operation reads what a softmax has written
-            made |= dict.fromkeys(tops, NOWHERE if steps else 0)
+        if type in OUTSIDE:  # only the first operation can read from one, as from data
+            made |= dict.fromkeys(tops, 0)
             continue
         way = made.get(bottoms[0], 0) if bottoms else len(steps)
         kind = KIND_OF.get(type, f"type {type}" if type else "a layer without a type")
