@@ -3,7 +3,8 @@
 Data flows through these files, from top to bottom:
 
     data.folder     the images in a folder of classes; data.tfds: in a TFDS set;
-                    data.tars: in ILSVRC's tars; data.records writes a TFDS set
+                    data.tars: in ILSVRC's tars; data.records writes a TFDS set,
+                    and data.manifest lists what was written
     data.decode     decoded pictures; which ones are refused
     data.sources    where images come from: digits, TFDS, folders
     data.batches    the batch of (seed, step), and its way to the devices

@@ -54,5 +54,5 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file. InputError if it is no regular file, or not JSON."""
     try:
         return json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # too deeply nested
         raise InputError(f"{path}: not JSON: {error}") from None

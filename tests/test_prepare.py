@@ -18,7 +18,8 @@ from alexvgg_jax import __main__
 from alexvgg_jax.config import Data
 from alexvgg_jax.data import records
 from alexvgg_jax.data.decode import decode, scale_short
-from alexvgg_jax.data.records import Settings, shrink
+from alexvgg_jax.data.manifest import Settings
+from alexvgg_jax.data.records import shrink
 from alexvgg_jax.data.sources import find_source
 from alexvgg_jax.errors import InputError
 
@@ -301,6 +302,7 @@ def test_a_set_of_other_settings_or_images(folder, tmp_path):
     ("options", "line"),
     [
         (("--size", "0"), "--size 0: at least 1"),
+        (("--size", "65501"), "--size 65501: at most 65,500"),
         (("--quality", "101"), "--quality 101: at most 100"),
         (("--shard", "0"), "--shard 0: at least 1"),
         (("--threads", "-1"), "--threads -1: at least 0"),
@@ -321,7 +323,7 @@ def test_folders_that_are_not_ours(folder, tmp_path):
     with records.locked(tmp_path / "set"):
         assert "another process writes" in refused(folder, tmp_path / "set")
     (tmp_path / "set" / "prepared.json").write_text('{"settings": 1}')
-    assert "not a manifest of `prepare`" in refused(folder, tmp_path / "set")
+    assert "not as `prepare` wrote it" in refused(folder, tmp_path / "set")
     assert "File exists" in refused(folder, folder / ".." / "mine" / "letter.txt")
 
 
@@ -369,6 +371,33 @@ def test_check_goes_on_after_a_damaged_file(folder, tmp_path, capfd):
     with pytest.raises(SystemExit, match="1"):
         __main__.parse(("check", str(to)))()
     assert capfd.readouterr().out.endswith("10 images, 4 problems\n")
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda manifest: [],
+        lambda manifest: manifest | {"classes": ["dog", "cat"]},
+        lambda manifest: manifest | {"sha256": None},
+        lambda manifest: manifest | {"files": {}},
+        lambda manifest: manifest["settings"] | manifest,
+        lambda manifest: {"sha256": manifest["sha256"]},
+    ],
+)
+def test_a_changed_manifest_is_one_problem_everywhere(folder, tmp_path, capfd, spoiled):
+    to = tmp_path / "set"
+    command(folder, to)
+    path = to / "prepared.json"
+    path.write_text(json.dumps(spoiled(json.loads(path.read_text()))))
+    line = f"{path}: not as `prepare` wrote it: prepare the set again in another folder"
+    assert refused(folder, to) == line
+    with pytest.raises(InputError) as caught:
+        everything(to)
+    assert str(caught.value) == line
+    capfd.readouterr()
+    with pytest.raises(SystemExit, match="1"):
+        __main__.parse(("check", str(to)))()
+    assert capfd.readouterr().out == f"{line}\n{to}: 0 images, 1 problem\n"
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_text("a\nb")])

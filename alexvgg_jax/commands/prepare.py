@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,15 @@ from rich.progress import Progress
 from alexvgg_jax.data import records
 from alexvgg_jax.data.batches import prefetch
 from alexvgg_jax.data.decode import Encoded, Reader
-from alexvgg_jax.data.records import LEFT_OUT, RULES, Settings, Shard, Shards
+from alexvgg_jax.data.manifest import (
+    LEFT_OUT,
+    RULES,
+    Manifest,
+    Settings,
+    Shard,
+    counts,
+    listed,
+)
 from alexvgg_jax.data.sources import find_encoded, folder_of
 from alexvgg_jax.data.tfds import INFO
 from alexvgg_jax.errors import InputError, printable
@@ -73,20 +81,27 @@ class Prepare:
         notes = "; ".join(part.note for part in parts.values() if part.note)
         for note in dict.fromkeys(filter(None, notes.split("; "))):
             print(note, file=sys.stderr)
-        settings = Settings(self.size, self.square, self.quality, self.shard)
+        manifest = Manifest(
+            Settings(self.size, self.square, self.quality, self.shard),
+            parts[self.splits[0]].classes,
+            {
+                split: f"{part.about} ({part.count:,} images, digest "
+                f"{part.digest[:16]})"
+                for split, part in parts.items()
+            },
+        )
         with records.locked(self.to):
-            shards = self._write(parts, settings, console)
-            splits = {split: records.of_split(split, shards) for split in parts}
-            classes = parts[self.splits[0]].classes
-            records.write_metadata(self.to, settings, classes, splits)
-        _report(self.to, splits)
+            self._write(parts, manifest, console)
+            records.write_metadata(self.to, manifest)
+        _report(self.to, manifest)
 
     def _check(self) -> None:
         for name, least in {"size": 1, "quality": 1, "shard": 1, "threads": 0}.items():
             if (value := getattr(self, name)) < least:
                 raise InputError(f"--{name} {value}: at least {least}")
-        if self.quality > 100:
-            raise InputError(f"--quality {self.quality}: at most 100")
+        for name, most in {"size": records.MAX_SIDE, "quality": 100}.items():
+            if (value := getattr(self, name)) > most:
+                raise InputError(f"--{name} {value}: at most {most:,}")
         if not self.splits or len({*self.splits}) < len(self.splits):
             raise InputError("--splits: train, test, or both")
         root, to = folder_of(self.source), self.to.resolve()
@@ -108,18 +123,12 @@ class Prepare:
                 raise InputError(f"{found.about}: TFDS cannot store the name {name!r}")
         return found
 
-    def _write(self, parts: Parts, settings: Settings, console: Console) -> Shards:
-        """Write the files that are not finished yet. Returns what is known of all."""
-        source = {
-            split: f"{part.about} ({part.count:,} images, digest {part.digest[:16]})"
-            for split, part in parts.items()
-        }
+    def _write(self, parts: Parts, manifest: Manifest, console: Console) -> None:
+        """Write the files that are not finished yet, and the manifest, which then has
+        all of them."""
         with console.status("comparing digests"):
-            shards = records.finished(self.to, settings, source)
-        classes = parts[self.splits[0]].classes
-        write_manifest = partial(
-            records.write_manifest, self.to, settings, source, classes, shards
-        )
+            manifest.files.update(records.finished(self.to, manifest))
+        settings = manifest.settings
         with Progress(console=console, transient=True) as progress:
             for split, part in parts.items():
                 task = progress.add_task(split, total=part.count)
@@ -127,15 +136,16 @@ class Prepare:
                 for i, name in enumerate(names):
                     start = i * settings.shard
                     end = min(start + settings.shard, part.count)
-                    if name not in shards:
+                    if name not in manifest.files:
                         (self.to / INFO).unlink(missing_ok=True)
-                        write_manifest()
+                        manifest.write(self.to)
                         made = self._records(part, np.arange(start, end), settings)
                         advance = partial(progress.advance, task)
-                        shards[name] = _write_shard(self.to / name, made, advance)
+                        manifest.files[name] = _write_shard(
+                            self.to / name, made, advance
+                        )
                     progress.update(task, completed=end)
-        write_manifest()
-        return shards
+        manifest.write(self.to)
 
     def _records(
         self, part: Encoded, numbers: np.ndarray, settings: Settings
@@ -180,22 +190,22 @@ def _write_shard(
     return shard
 
 
-def _report(folder: Path, splits: Mapping[str, Sequence[Shard]]) -> None:
+def _report(folder: Path, manifest: Manifest) -> None:
     """Print what became of all images. Exits with 1 if any was left out."""
-    every = [shard for shards in splits.values() for shard in shards]
-    counts = records.counts(every)
-    for line in records.listed(every, LEFT_OUT):
+    files = [*manifest.files.values()]
+    found = counts(files)
+    for line in listed(files, LEFT_OUT):
         print(f"{LEFT_OUT}: {line}")
     for rule, what in RULES.items():
-        if counts[rule]:
-            names = records.listed(every, rule)[:SHOWN]
+        if found[rule]:
+            names = listed(files, rule)[:SHOWN]
             such_as = f": {', '.join(names)}" if names and rule != LEFT_OUT else ""
-            more = ", ..." if such_as and counts[rule] > len(names) else ""
-            print(f"{rule}: {counts[rule]:,} ({what}){such_as}{more}")
+            more = ", ..." if such_as and found[rule] > len(names) else ""
+            print(f"{rule}: {found[rule]:,} ({what}){such_as}{more}")
     images = " and ".join(
-        f"{records.counts(shards)['images']:,} {split}"
-        for split, shards in splits.items()
+        f"{counts(of_split)['images']:,} {split}"
+        for split, of_split in manifest.splits().items()
     )
-    print(f"wrote {folder}: {images} images, {counts['bytes'] / 1e6:,.1f} MB")
-    if counts[LEFT_OUT]:
+    print(f"wrote {folder}: {images} images, {found['bytes'] / 1e6:,.1f} MB")
+    if found[LEFT_OUT]:
         sys.exit(1)

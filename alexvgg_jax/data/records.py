@@ -5,83 +5,45 @@ images-test.array_record-00000-of-00007
 prepared.json                              the manifest
 dataset_info.json, features.json, label.labels.txt, as TFDS reads them
 
-The manifest has the settings, the source, and the size and digest of every file that is
-finished. `dataset_info.json` is written last, so an unfinished set cannot be read.
+`dataset_info.json` is written last, so an unfinished set cannot be read.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
 
+from alexvgg_jax.data import manifest
 from alexvgg_jax.data.decode import JPEG, decode_whole, fit, peculiarities, scale_short
-from alexvgg_jax.data.tfds import INFO, MANIFEST
+from alexvgg_jax.data.manifest import (
+    MANIFEST,
+    NAME,
+    UNCHANGED,
+    UNREAD,
+    Manifest,
+    Settings,
+    Shards,
+)
+from alexvgg_jax.data.tfds import INFO
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import read_json, write_json, write_text
+from alexvgg_jax.files import write_text
 
-NAME, VERSION = "images", "1.0.0"  # of the set, as TFDS names its files
+VERSION = "1.0.0"
 # Single records can be read. JPEGs do not become smaller.
 OPTIONS = "group_size:1,uncompressed"
 MAX_SIDE = 65_500  # pixels of a JPEG, in libjpeg
-LEFT_OUT, UNCHANGED, UNREAD = "left out", "unchanged", "unread"
-RULES = {
-    LEFT_OUT: "damaged or too large: not in the set",
-    UNCHANGED: "a JPEG in colour, upright and already of this size: stored as it is",
-    "grey": "stored with three equal channels",
-    "CMYK": "stored as RGB, converted without a colour profile",
-    "transparent": "laid on white",
-    "rotated": "turned upright as its EXIF data says",
-    UNREAD: "Pillow cannot read its header, which would tell what it is",
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the images of a set become."""
-
-    size: int  # pixels: short side
-    square: bool  # only the centre square
-    quality: int  # of the JPEGs
-    shard: int  # images in a file
-    opencv: str = cv2.__version__  # another one can write other bytes
-
-
-@dataclass
-class Shard:
-    """What is known of a finished file."""
-
-    images: int = 0  # that the file holds
-    bytes: int = 0
-    sha256: str = ""
-    unchanged: int = 0
-    # rule -> the names of its images; unchanged images are only counted
-    unusual: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, rule: str, name: str) -> None:
-        if rule == UNCHANGED:
-            self.unchanged += 1
-        else:
-            self.unusual.setdefault(rule, []).append(name)
-
-
-Shards = dict[str, Shard]  # by the name of the file
 
 
 def shard_names(split: str, count: int, settings: Settings) -> list[str]:
     """The names of the files of a split with `count` images."""
     shards = -(-count // settings.shard)
     return [f"{NAME}-{split}.array_record-{i:05}-of-{shards:05}" for i in range(shards)]
-
-
-def of_split(split: str, shards: Shards) -> list[Shard]:
-    """The files of a split, in order."""
-    return [shards[n] for n in sorted(shards) if n.startswith(f"{NAME}-{split}.")]
 
 
 def shrink(
@@ -171,7 +133,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def finished(folder: Path, settings: Settings, source: Mapping[str, str]) -> Shards:
+def finished(folder: Path, wanted: Manifest) -> Shards:
     """The finished files of a folder that are as they were written. InputError if the
     folder holds anything else, or images with other settings or of another source."""
     path = folder / MANIFEST
@@ -179,79 +141,32 @@ def finished(folder: Path, settings: Settings, source: Mapping[str, str]) -> Sha
         if any(folder.iterdir()):
             raise InputError(f"--to {folder}: not empty, and not written by `prepare`")
         return {}
-    old_settings, old_source, shards = _read(path)
-    for name, now in asdict(settings).items():
-        if (was := old_settings.get(name)) != now:
-            raise InputError(f"{path}: {name} is {was}, not {now}; name another --to")
-    if old_source != source:
-        were, are = (", ".join(images.values()) for images in (old_source, source))
+    written, _ = manifest.read(folder)
+    was = asdict(written.settings)
+    for name, now in asdict(wanted.settings).items():
+        if was[name] != now:
+            raise InputError(
+                f"{path}: {name} is {was[name]}, not {now}; name another --to"
+            )
+    if written.source != wanted.source:
+        were, are = (", ".join(m.source.values()) for m in (written, wanted))
         raise InputError(f"{path}: the images are {were}, not {are}; name another --to")
-    changed = dict(_changed(folder, shards))
-    return {name: shard for name, shard in shards.items() if name not in changed}
+    changed = dict(_changed(folder, written.files))
+    return {name: file for name, file in written.files.items() if name not in changed}
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, str], Shards]:
-    """The settings, the source and the files that a manifest has."""
-    manifest = read_json(path)
-    try:
-        shards = {name: Shard(**shard) for name, shard in manifest["files"].items()}
-        return dict(manifest["settings"]), dict(manifest["source"]), shards
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: not a manifest of `prepare`: {error!r}") from None
-
-
-def write_manifest(
-    folder: Path,
-    settings: Settings,
-    source: Mapping[str, str],
-    classes: Sequence[str],
-    shards: Shards,
-) -> None:
-    """Write what is known of a set so far."""
-    manifest = {
-        "settings": asdict(settings),
-        "classes": list(classes),
-        "source": dict(source),
-        "rules": RULES,
-        "images": {split: counts(of_split(split, shards)) for split in source},
-        "files": {name: asdict(shards[name]) for name in sorted(shards)},
-    }
-    write_json(manifest, folder / MANIFEST)
-
-
-def counts(shards: Sequence[Shard]) -> dict[str, int]:
-    """How many images and bytes some files have, and how many images of each rule."""
-    found = {
-        "images": sum(shard.images for shard in shards),
-        "bytes": sum(shard.bytes for shard in shards),
-        UNCHANGED: sum(shard.unchanged for shard in shards),
-    }
-    unusual = {rule: len(listed(shards, rule)) for rule in RULES if rule not in found}
-    return found | unusual
-
-
-def listed(shards: Sequence[Shard], rule: str) -> list[str]:
-    """The names of all images of a rule."""
-    return [name for shard in shards for name in shard.unusual.get(rule, ())]
-
-
-def write_metadata(
-    folder: Path,
-    settings: Settings,
-    classes: Sequence[str],
-    splits: Mapping[str, Sequence[Shard]],
-) -> None:
+def write_metadata(folder: Path, written: Manifest) -> None:
     """Write what TFDS needs to read the set."""
     import tensorflow_datasets as tfds
     from etils import epath
     from tensorflow_datasets.core import dataset_info, naming
     from tensorflow_datasets.core.splits import SplitDict, SplitInfo
 
-    side = settings.size if settings.square else None
+    side = written.settings.size if written.settings.square else None
     features = tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(shape=(side, side, 3), encoding_format="jpeg"),
-            "label": tfds.features.ClassLabel(names=list(classes)),
+            "label": tfds.features.ClassLabel(names=list(written.classes)),
             "file_name": tfds.features.Text(),
         }
     )
@@ -275,7 +190,7 @@ def write_metadata(
                 num_bytes=sum(shard.bytes for shard in shards),
                 filename_template=template.replace(split=split),
             )
-            for split, shards in splits.items()
+            for split, shards in written.splits().items()
         )
     )
     features.save_config(str(folder))
@@ -283,18 +198,24 @@ def write_metadata(
 
 
 def damaged(folder: Path) -> Iterator[str]:
-    """A line for every file of a prepared set that differs from its manifest."""
+    """A line for every file of a prepared set that differs from its manifest, or one
+    for a manifest that was changed."""
     if not (folder / MANIFEST).exists():  # prepared by TFDS
         return
-    for name, why in _changed(folder, _read(folder / MANIFEST)[2]):
-        yield f"{folder / name}: {why}"
+    try:
+        written, _ = manifest.read(folder)
+    except InputError as error:
+        yield str(error)
+    else:
+        for name, why in _changed(folder, written.files):
+            yield f"{folder / name}: {why}"
 
 
-def _changed(folder: Path, shards: Shards) -> Iterator[tuple[str, str]]:
+def _changed(folder: Path, files: Shards) -> Iterator[tuple[str, str]]:
     """The files that are not as they were written, and why."""
-    for name, shard in shards.items():
+    for name, file in files.items():
         try:
-            if sha256(folder / name) != shard.sha256:
+            if sha256(folder / name) != file.sha256:
                 yield name, f"its digest is not that of {MANIFEST}"
         except OSError as error:
             yield name, error.strerror or str(error)

@@ -2,7 +2,6 @@
 
 import bisect
 import difflib
-import hashlib
 import importlib.util
 import json
 import logging
@@ -16,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from alexvgg_jax.data import manifest
 from alexvgg_jax.data.decode import Encoded, Reader
+from alexvgg_jax.data.manifest import MANIFEST
 from alexvgg_jax.errors import InputError
-from alexvgg_jax.files import read_bytes, read_json
 
 CODINGS = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}  # by first bytes
 TRAIN, TEST = ("train",), ("test", "validation")  # names of splits
-INFO, MANIFEST = "dataset_info.json", "prepared.json"  # of TFDS, and of `prepare`
+INFO = "dataset_info.json"
 READERS = 16  # records that are read at a time: a disk may be far away
 AGAIN = "copy or prepare the set again"
 
@@ -55,6 +55,7 @@ def open_prepared(root: Path, testing: bool) -> Encoded:
     from tensorflow_datasets.core.read_only_builder import builder_from_directory
 
     name = str(root)
+    written = manifest.read(root) if (root / MANIFEST).exists() else None
     if not (root / INFO).exists():
         raise InputError(f"--data {name}: not finished: run the same `prepare` again")
     try:
@@ -64,13 +65,13 @@ def open_prepared(root: Path, testing: bool) -> Encoded:
     except Exception as error:
         raise _cannot_open(name, error, root) from None
     opened = _opened(name, builder, testing, f"folder {root.resolve().name}")
-    manifest = root / MANIFEST  # has the digests of all files
-    if not manifest.exists():
+    if written is None:
         return opened
-    if read_json(manifest).get("classes") != list(opened.classes):
+    made, digest = written
+    if made.classes != opened.classes:
         again = "run the same `prepare` again"
         raise InputError(f"--data {name}: its classes are not as written: {again}")
-    return replace(opened, digest=hashlib.sha256(read_bytes(manifest)).hexdigest())
+    return replace(opened, digest=digest)
 
 
 def _opened(name: str, builder: Any, testing: bool, about: str) -> Encoded:
@@ -241,8 +242,8 @@ def _builder(name: str) -> Any:
         folder = builder.data_path.parents[builder.info.full_name.count("/")]
         raise InputError(
             f"--data {name}: not prepared in {folder}; set TFDS_DATA_DIR to "
-            "the folder that holds it, use --data digits (train: --data.name), or "
-            "pip install -e '.[tfds]' to let TFDS download it"
+            "the folder that holds it, or pip install -e '.[tfds]' to let TFDS "
+            "download it; `digits` needs no download"
         )
     try:
         builder.download_and_prepare(file_format=tfds.core.FileFormat.ARRAY_RECORD)
@@ -272,7 +273,7 @@ def _cannot_open(name: str, error: Exception, folder: Path) -> InputError:
     for file in sorted(folder.rglob("*.json")):
         try:
             json.loads(file.read_bytes())
-        except ValueError as reason:
+        except (OSError, ValueError) as reason:
             return InputError(f"--data {name}: {file}: not JSON: {reason}; {AGAIN}")
     reason = f"{type(error).__name__} {error}".splitlines()[0]
     return InputError(f"--data {name}: TFDS cannot open {folder}: {reason}")

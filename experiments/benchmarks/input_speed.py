@@ -49,6 +49,7 @@ from alexvgg_jax.config import Data
 from alexvgg_jax.data import records
 from alexvgg_jax.data.decode import decode, fit
 from alexvgg_jax.data.folder import File
+from alexvgg_jax.data.manifest import Manifest, Settings, Shard
 from alexvgg_jax.data.sources import find_encoded, find_source
 from alexvgg_jax.errors import InputError, one_line
 
@@ -262,16 +263,17 @@ def listing_bytes() -> int:
 
 def write_empty(folder: Path) -> None:
     """Write a set of as many images as ImageNet has. All are empty."""
-    settings = records.Settings(256, False, 95, Prepare.shard)
+    settings = Settings(256, False, 95, Prepare.shard)
+    manifest = Manifest(settings, ("a", "b"), {"train": "empty images"})
     names = records.shard_names("train", IMAGENET, settings)
-    record, files = records.as_record(b"", 0, ""), []
+    record = records.as_record(b"", 0, "")
     for i, name in enumerate(names):
         count = min(settings.shard, IMAGENET - i * settings.shard)
         with records.write_shard(folder / name) as write_record:
             for _ in range(count):
                 write_record(record)
-        files.append(records.Shard(count, (folder / name).stat().st_size))
-    records.write_metadata(folder, settings, ("a", "b"), {"train": files})
+        manifest.files[name] = Shard(count, (folder / name).stat().st_size)
+    records.write_metadata(folder, manifest)
 
 
 def opening(small: Path, folder: Path) -> tuple[int, float]:
