@@ -28,7 +28,7 @@ scale of images in (-1, 1), with shift = 2 MEAN / 255 - 1 and scale = 2 deviatio
 pad with zeros after the mean is subtracted, so borders agree too.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,11 +134,15 @@ def _check_pairs(ours: tuple[int, ...], theirs: tuple[int, ...]) -> None:
 
 
 def _check_shapes(
-    ours: Mapping[str, Array], theirs: Mapping[str, Array], layers: Iterable[str]
+    ours: Mapping[str, Array], theirs: Mapping[str, Array], layers: Collection[str]
 ) -> None:
-    """InputError if the layers of two batches differ in shape, unless one batch is a
-    single image."""
+    """InputError if there are no layers, if a batch lacks one, or if the batches differ
+    in its shape; one batch can be a single image."""
+    if not layers:
+        raise InputError("no layers to compare: name at least one")
     for layer in layers:
+        if layer not in ours or layer not in theirs:
+            raise InputError(f"{layer} is missing in one of the batches")
         a, b = ours[layer].shape, theirs[layer].shape
         if a[1:] != b[1:] or (a[0] != b[0] and 1 not in (a[0], b[0])):
             raise InputError(f"{layer} has different shapes, {a} and {b}")
@@ -158,9 +162,11 @@ def features(
 
     `params` may lack the layers after the last of `layers`. Raises InputError for
     another range than those of RANGES, for images that are not in it (they are checked
-    outside of `jit` and `grad`), and for unknown layers.
+    outside of `jit` and `grad`), and for unknown layers or none.
     """
     names = [layer.name for layer in net.layers()]
+    if not layers:
+        raise InputError("no layers: name at least one")
     if unknown := set(layers) - set(names):
         raise InputError(f"no layer {min(unknown)!r}; choose from {', '.join(names)}")
     x = net_input(images, range, mean)
@@ -292,7 +298,7 @@ def content_distance(ours: Features, theirs: Features) -> Float[Array, "batch"]:
     The mean over layers of the mean over positions and maps (Johnson et al. 2016,
     equation 2). Gatys et al. 2016 (equation 1) have half the sum.
     """
-    _check_shapes(ours, theirs, ours)
+    _check_shapes(ours, theirs, [*ours, *theirs])
 
     def of_layer(f, g):
         difference = at_least_float32(f) - at_least_float32(g)
@@ -311,7 +317,7 @@ def style_distance(ours: Grams, theirs: Grams) -> Float[Array, "batch"]:
     The mean over layers of the sum of squares / (4 maps^2): equations 4 and 5, in which
     `grams` has divided by the number of positions already.
     """
-    _check_shapes(ours, theirs, ours)
+    _check_shapes(ours, theirs, [*ours, *theirs])
 
     def of_layer(a, b):
         return jnp.square((a - b) / a.shape[-1]).sum(axis=(1, 2)) / 4

@@ -165,6 +165,10 @@ def test_other_shapes_that_broadcast_are_refused(distance, of):
     other = {layer: x[:, :1, :1] for layer, x in ours.items()}
     with pytest.raises(InputError, match="relu1 has different shapes"):
         distance(ours, other)
+    less = {layer: x for layer, x in ours.items() if layer != "relu4"}
+    for pair in ((ours, less), (less, ours)):
+        with pytest.raises(InputError, match="relu4 is missing in one of the batches"):
+            distance(*pair)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +364,10 @@ def test_unknown_layers():
     params = random_params(TINY)
     with pytest.raises(InputError, match="no layer 'relu9'; choose from conv1, relu1"):
         features(TINY, params, pictures(1, 8), ("relu1", "relu9"), **BYTES)
+    with pytest.raises(InputError, match="no layers: name at least one"):
+        features(TINY, params, pictures(1, 8), (), **BYTES)
+    with pytest.raises(InputError, match="no layers to compare"):
+        content_distance({}, {})
 
 
 # Content and style

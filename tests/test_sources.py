@@ -743,7 +743,7 @@ def test_the_variable_is_enough_and_tensorflow_is_not_needed(tmp_path):
 def test_a_missing_set_says_what_to_do(data_dir, monkeypatch):
     pretend_tensorflow(monkeypatch, there=False)
     message = error("cifar10")
-    for hint in ("cifar10", str(data_dir), "TFDS_DATA_DIR", "--data digits", "[tfds]"):
+    for hint in ("cifar10", str(data_dir), "TFDS_DATA_DIR", "`digits` needs", "[tfds]"):
         assert hint in message
 
 

@@ -3,6 +3,7 @@ they do."""
 
 import functools
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -276,6 +277,82 @@ def test_caffe_layers_that_compute_cannot_be_missing(tmp_path):
     content = caffemodel(arrays, layers, 2, layers)
     file.write_bytes(content.replace(b"Dropout", b"Softmax", 1))
     with pytest.raises(InputError, match="fc7 does not follow the layer before it"):
+        weights.load(file, VGG)
+
+
+def test_a_softmax_before_the_first_convolution_of_caffe(tmp_path):
+    arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
+    layers = caffe_definition(VGG)
+    layers = {"data": layers.pop("data"), "first": ("Softmax", {})} | layers
+    file.write_bytes(caffemodel(arrays, layers, 2, layers))
+    with pytest.raises(InputError, match="conv1_1 does not follow the layer before it"):
+        weights.load(file, VGG)
+
+
+RGB_MEAN = (130.5, 120.25, 110.0)
+TRANSFORMS = {
+    "values": (
+        {"scale": 0.25, "mean_value": RGB_MEAN[::-1]},
+        Convention(RGB_MEAN, (4.0,) * 3, reverse=True),
+    ),
+    "one value": ({"mean_value": 127.0}, Convention((127.0,) * 3, reverse=True)),
+    "no mean": ({"scale": 0.5}, Convention((0.0,) * 3, (2.0,) * 3, reverse=True)),
+    "file": ({"mean_file": "mean.binaryproto"}, CAFFE),
+    "scaled": (
+        {"mean_file": "mean.binaryproto", "scale": 0.5},
+        replace(CAFFE, deviation=(2.0,) * 3),
+    ),
+    "as published": ({"mean_value": CAFFE.mean[::-1]}, CAFFE),
+}
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("settings, convention", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_what_a_data_layer_of_caffe_does_to_images(
+    settings, convention, generation, tmp_path
+):
+    """A file with another mean or scale is not the published one."""
+    arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
+    layers = caffe_definition(VGG) | {"data": ("Data", settings)}
+    file.write_bytes(caffemodel(arrays, layers, generation, layers))
+    loaded = weights.load(file, VGG)
+    assert_agrees(VGG, loaded, arrays, convention)
+    assert loaded[1].licence == ("CC BY 4.0" if convention == CAFFE else "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"mean_value": (1.0, 2.0)}, "a data layer has 2 mean values"),
+        ({"scale": 0.0}, "has the mean (0.0, 0.0, 0.0), the scale 0.0"),
+        ({"mean_value": float("nan")}, "has the mean (nan, nan, nan), the scale 1.0"),
+    ],
+)
+def test_data_layers_of_caffe_that_make_no_images(settings, line, tmp_path):
+    layers = caffe_definition(VGG) | {"data": ("Data", settings)}
+    (tmp_path / "a").write_bytes(caffemodel(random_arrays(VGG), layers, 2, layers))
+    with pytest.raises(InputError, match=re.escape(line)):
+        weights.load(tmp_path / "a", VGG)
+    layers["data"] = ("Data", {"scale": 2.0})
+    layers = {"test": ("Data", {"scale": 1.0})} | layers
+    (tmp_path / "a").write_bytes(caffemodel(random_arrays(VGG), layers, 2, layers))
+    with pytest.raises(InputError, match="its data layers differ in the scale"):
+        weights.load(tmp_path / "a", VGG)
+
+
+def test_a_last_layer_of_caffe_that_was_fine_tuned(tmp_path):
+    """Caffe gives it another name, so that it starts from new weights."""
+    arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
+    layers = caffe_definition(VGG)
+    layers["fc8_flickr"], _ = layers.pop("fc8"), layers.pop("prob")
+    renamed = {name if name != "fc8" else "fc8_flickr": a for name, a in arrays.items()}
+    file.write_bytes(caffemodel(renamed, layers, 2, layers))
+    assert_agrees(VGG, weights.load(file, VGG), arrays, CAFFE)
+    assert weights.net_of(file, "vgg-a").classes == VGG.classes
+    layers["fc9"] = ("InnerProduct", {})
+    renamed["fc9"] = tuple(np.zeros(s, np.float32) for s in ((5, VGG.classes), 5))
+    file.write_bytes(caffemodel(renamed, layers, 2, layers))
+    with pytest.raises(InputError, match="matrix product after fc8"):
         weights.load(file, VGG)
 
 

@@ -169,12 +169,17 @@ CAFFE_KINDS = {
     "ReLU": (("relu", 18, "ReLU"), (30, 123), {"slope": (0, 1)}),
     "Sigmoid": (("sigmoid", 19, "Sigmoid"), (38, 124), {}),
     "Dropout": (("dropout", 6, "Dropout"), (12, 108), {}),
-    "Data": (("data", 5, "Data"), (11, 107), {}),
+    "Data": (
+        ("data", 5, "Data"),
+        (36, 100),
+        {"scale": (0, 1), "mean_file": (0, 4), "mean_value": (0, 5)},
+    ),
     "Softmax": (("softmax", 20, "Softmax"), (39, 125), {}),
     "padding": (("padding", 0, ""), (0, 0), {"pad": (7, 0)}),
     "": ((0, 0, 0), (0, 0), {}),
 }
-Definition = dict[str, tuple[str, dict[str, float]]]  # layer -> kind and settings
+Setting = float | str | tuple[float, ...]
+Definition = dict[str, tuple[str, dict[str, Setting]]]  # layer -> kind and settings
 
 
 def caffe_definition(net: Net) -> Definition:
@@ -227,13 +232,17 @@ def caffemodel(
 def _caffe_layer(
     name: str,
     kind: str,
-    settings: Mapping[str, float],
+    settings: Mapping[str, Setting],
     arrays: Iterable[np.ndarray],
     generation: int,
     wires: Sequence[str],
 ) -> tuple[int, bytes]:
     types, messages, numbers = CAFFE_KINDS[kind]
-    stated = [(numbers[key][generation > 0], n) for key, n in settings.items()]
+    stated = [
+        (numbers[key][generation > 0], n)
+        for key, value in settings.items()
+        for n in (value if isinstance(value, tuple) else (value,))
+    ]
     if generation and stated:
         stated = [(messages[generation - 1], message(*stated))]
     blobs = [blob(array, legacy=generation < 2) for array in arrays]

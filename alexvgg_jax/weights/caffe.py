@@ -2,12 +2,15 @@
 
 Layers are called conv1, conv1_1 or fc6, as here. Kernels are OIHW, matrices (outputs,
 inputs), maps are flattened as (maps, height, width). The input is BGR from 0 to 255
-minus the mean. A file has the definition of its net too, which has to be that of ours,
-unless it was stripped to the weights. All numbers of fields are those of `caffe.proto`.
+minus the mean, times a scale if the data layer has one. A file has the definition of
+its net too, which has to be that of ours, unless it was stripped to the weights. All
+numbers of fields are those of `caffe.proto`.
 """
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,9 +130,13 @@ KIND_OF = {type: name for name, kind in KINDS.items() for type in kind.types}
 METHODS = {0.0: "max pooling", 1.0: "average pooling", 2.0: "stochastic pooling"}
 # Layers that compute nothing in a trained net, and layers before and after the net.
 PASSING = {"dropout", 6, "Dropout", "flatten", 8, "Flatten", "split", 22, "Split"}
-OUTSIDE = {
+DATA = {
     *("data", 5, "Data", "images", 12, "ImageData", "window_data", 24, "WindowData"),
     *("hdf5_data", 9, "HDF5Data", 29, "MemoryData", 32, "DummyData", "Input"),
+}
+# What the images become, in generations 2 and 100, and the fields of that.
+TRANSFORM, SCALE, MEAN_FILE, MEAN_VALUES = (36, 100), 1, 4, 5
+AFTER = {
     *("softmax", 20, "Softmax", "softmax_loss", 21, "SoftmaxWithLoss"),
     *("multinomial_logistic_loss", 16, "MultinomialLogisticLoss"),
     *("accuracy", 1, "Accuracy", 36, "Silence"),
@@ -152,17 +159,27 @@ class Layer(NamedTuple):
 
 def stored(path: Path, content: memoryview) -> Stored:
     """The blobs of a `.caffemodel` of any generation."""
-    arrays, layers = {}, []
+    arrays, layers, with_weights, transforms = {}, [], [], []
     try:
         for message in itertools.islice(_messages(content), MAX_LAYERS):
-            layer, blobs = _layer(*message)
+            layer, blobs, transform = _layer(*message)
             layers.append(layer)
+            with_weights += [layer.name] * bool(blobs)
+            transforms += transform
             for part, blob in zip(("weight", "bias"), blobs, strict=False):
                 arrays[f"{layer.name}.{part}"] = _array(blob)
         steps, wires = _steps(layers)
+        is_vgg = "conv1_1.weight" in arrays
+        usual = CAFFE if is_vgg else ILSVRC_2012
+        convention = _convention(transforms, usual)
     except ValueError as error:
         raise InputError(f"{path}: not a caffemodel: {error}") from None
-    is_vgg = "conv1_1.weight" in arrays
+    provenance = VGG if is_vgg else ALEXNET
+    published = PUBLISHED_VGG if is_vgg else PUBLISHED_ALEXNET
+    if convention != usual:  # other weights than those published
+        mean = np.array(convention.mean)
+        provenance = replace(provenance, mean=mean, source="", licence="")
+        published = dict.fromkeys(published, "")
 
     def all_differences(net: Net) -> list[str]:
         if not any(layer.type or layer.bottoms or layer.tops for layer in layers):
@@ -172,19 +189,49 @@ def stored(path: Path, content: memoryview) -> Stored:
     return Stored(
         path=path,
         arrays=arrays,
-        keys=keys,
+        keys=partial(_keys, with_weights),
         maps_first=True,
         head=("fc",),
-        convention=CAFFE if is_vgg else ILSVRC_2012,
-        provenance=VGG if is_vgg else ALEXNET,
-        published=PUBLISHED_VGG if is_vgg else PUBLISHED_ALEXNET,
+        convention=convention,
+        provenance=provenance,
+        published=published,
         differences=all_differences,
     )
 
 
-def keys(net: Net) -> Keys:
-    """Layer -> keys."""
-    return {name: (f"{name}.weight", f"{name}.bias") for name in net.param_shapes()}
+def _keys(names: list[str], net: Net) -> Keys:
+    """Layer -> keys. A fine-tuned last layer has another name in Caffe: fc8_flickr."""
+    *others, last = net.param_shapes()
+    theirs = {name: name for name in (*others, last)}
+    if last not in names and names and names[-1] not in theirs:
+        theirs[last] = names[-1]
+    return {name: (f"{key}.weight", f"{key}.bias") for name, key in theirs.items()}
+
+
+def _convention(transforms: list[memoryview], usual: Convention) -> Convention:
+    """The input that the data layers make: (pixel - mean) * scale. It is the usual one
+    if the file has no data layers. A mean image is a file of its own, whose usual mean
+    colour is taken."""
+    found = {}
+    for transform in transforms:
+        fields = [*wire.read(transform)]
+        scales = [n for f in fields if f.number == SCALE for n in _numbers(f)]
+        means = [n for f in fields if f.number == MEAN_VALUES for n in _numbers(f)]
+        if len(means) not in (0, 1, 3):
+            raise ValueError(f"a data layer has {len(means)} mean values")
+        # As they were written: 103.939, not the nearest number with 24 bits.
+        blue, green, red = [float(str(np.float32(n))) for n in means or [0]] * (
+            1 if len(means) == 3 else 3
+        )
+        colour, scale = (red, green, blue), (scales or [1.0])[-1]
+        if any(field.number == MEAN_FILE for field in fields):
+            colour = usual.mean
+        if not scale or not np.isfinite([*colour, 1 / scale]).all():
+            raise ValueError(f"a data layer has the mean {colour}, the scale {scale}")
+        found[Convention(colour, (1 / scale,) * 3, reverse=True)] = None
+    if len(found) > 1:
+        raise ValueError("its data layers differ in the scale or the mean")
+    return next(iter(found), usual)
 
 
 def _swapped(layers: list[Layer], net: Net) -> list[str]:
@@ -202,8 +249,8 @@ def _steps(layers: list[Layer]) -> tuple[list[Step], list[str]]:
     steps, phrases, pad = [], [], 0.0
     made: dict[str, int] = {}  # the number of operations on the way to a blob
     for name, type, settings, bottoms, tops in layers:
-        if type in OUTSIDE:  # only the first operation can read from one, as from data
-            made |= dict.fromkeys(tops, 0)
+        if type in DATA or type in AFTER:  # no operation can read from the latter
+            made |= dict.fromkeys(tops, 0 if type in DATA else -1)
             continue
         way = made.get(bottoms[0], 0) if bottoms else len(steps)
         kind = KIND_OF.get(type, f"type {type}" if type else "a layer without a type")
@@ -286,8 +333,8 @@ def _messages(
 
 def _layer(
     message: memoryview, wires: memoryview, place: int, fields: Generation
-) -> tuple[Layer, list[memoryview]]:
-    """A layer without its weights, and these."""
+) -> tuple[Layer, list[memoryview], list[memoryview]]:
+    """A layer without its weights, these, and what a data layer does to images."""
     blobs = _parts(message, fields.blobs)
     name = b"".join(_parts(message, fields.name)).decode("utf-8")
     type: str | int = 0
@@ -302,7 +349,9 @@ def _layer(
     settings = (
         _settings(message, KINDS[KIND_OF[type]], place) if type in KIND_OF else {}
     )
-    return Layer(name, type, settings, bottoms, tops), blobs
+    is_data = type in DATA and place < len(TRANSFORM)
+    transforms = _parts(message, TRANSFORM[place]) if is_data else []
+    return Layer(name, type, settings, bottoms, tops), blobs, transforms
 
 
 def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[float]]:
