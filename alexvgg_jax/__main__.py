@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import cv2
 import jax
 import numpy as np
 import tyro
@@ -148,7 +149,7 @@ class Check:
             count += source.count
             if split == "train":
                 try:
-                    check_classes(source)
+                    check_classes(source, count=not problems)
                 except InputError as error:
                     report(str(error))
         root = folder_of(self.data)
@@ -298,8 +299,10 @@ def main(arguments: Sequence[str]) -> None:
 
     It ignores JAX_TRANSFER_GUARD, which would forbid even making a random key. Training
     guards its own steps. It shows no warnings of Pillow, which do not name the picture:
-    one that is damaged is named where it is skipped.
+    one that is damaged is named where it is skipped. OpenCV's are silent for the same
+    reason.
     """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with one_line(), jax.transfer_guard("allow"):
         parse(arguments)()

@@ -53,8 +53,8 @@ class Checkpoints:
     """The two newest states of a run, each with its progress as JSON.
 
     STEP/state/          the arrays
-    STEP/progress.json   the progress, the sizes of the arrays' files, and a digest of
-                         all of it and of the arrays
+    STEP/progress.json   the step, the progress, the sizes of the arrays' files, and a
+                         digest of all of it and of the arrays
     """
 
     def __init__(self, directory: Path):
@@ -79,7 +79,8 @@ class Checkpoints:
         """Keep `state` and `progress` as the checkpoint of `step`.
 
         Raises OSError, and keeps earlier checkpoints, if the disk is full or if the
-        first checkpoint that this object saves cannot be read back.
+        first checkpoint that this object saves cannot be read back. (Reading each one
+        would double the time of a save.)
         """
         # On a disk that fills up while it writes, tensorstore prints long tracebacks.
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -115,7 +116,8 @@ class Checkpoints:
             self._orbax.save(unfinished / STATE, args=ocp.args.PyTreeSave(state))
             sums = _of_all_hosts(sums)
         if jax.process_index() == 0:
-            stored = {"progress": progress, "files": _files(unfinished / STATE)}
+            files = _files(unfinished / STATE)
+            stored = {"step": step, "progress": progress, "files": files}
             digest = _digest(state, sums, stored)
             write_json(stored | {"digest": digest}, unfinished / PROGRESS)
             _delete(path)  # damaged, or an epoch has ended without another step
@@ -156,7 +158,8 @@ class Checkpoints:
         try:
             stored = read_json(path / PROGRESS)
             digest = stored.pop("digest")
-            if stored["files"] != _files(path / STATE):  # orbax would print tracebacks
+            # Orbax would print tracebacks for missing files.
+            if stored["step"] != step or stored["files"] != _files(path / STATE):
                 return None
             known: Any = self._orbax.metadata(path / STATE).item_metadata
             found = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), known.tree)

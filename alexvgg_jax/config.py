@@ -100,7 +100,7 @@ class Optim:
     layer_drop: ByLayer = field(default_factory=dict)
     # LAYER EPOCH: this layer stops learning after that epoch
     layer_freeze: ByLayer = field(default_factory=dict)
-    frozen_epochs: float = 0.0  # epochs in which the convolutions do not learn
+    frozen_epochs: float = 0.0  # epochs in which only fully-connected layers learn
     # divide the rate by 10 after this many epochs without a lower test error; 0: never
     plateau: int = 0
     drops: int = 3  # with plateau: divide at most this many times (AlexNet §5: three)

@@ -32,6 +32,9 @@ class Stopped(Exception):
         super().__init__(message)
         self.exit_code = exit_code
 
+    def __reduce__(self):  # another process can raise it
+        return type(self), (str(self), self.exit_code)
+
 
 class Diverged(Stopped):
     """The loss or a parameter is no longer a finite number."""

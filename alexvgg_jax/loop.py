@@ -124,7 +124,8 @@ def _stopped(cause: int | BadImages, step: int) -> Stopped:
     """What a signal or damaged images end with, after a checkpoint was saved."""
     saved = f"a checkpoint of step {step} is saved"
     if isinstance(cause, BadImages):
-        return Stopped(f"{cause}: stopped; {saved}", 1)
+        restore = "restore pictures that have changed since the start"
+        return Stopped(f"{cause}: stopped; {saved}; {restore}", 1)
     return Stopped(f"interrupted; {saved}", 128 + cause)
 
 

@@ -1,7 +1,8 @@
 """The update rule of the original program as an optax chain, and its learning rates."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def original_sgd(optim: Optim) -> optax.GradientTransformationExtraArgs:
 
 def learning_rates(
     optim: Optim,
-    layers: Iterable[str],
+    layers: Mapping[str, Mapping[str, Any]],
     epoch: int = 0,
     test_errors: Sequence[float] = (),
 ) -> dict[str, dict[str, np.float32]]:
@@ -77,8 +78,9 @@ def learning_rates(
     (layer-params-145.cfg: epsB).
 
     `layer_rate` multiplies both rates of a layer by a factor. `layer_drop` divides them
-    by 10 after an epoch, and `layer_freeze` sets them to 0 after an epoch. The rates of
-    convolutions are 0 in the first `frozen_epochs`.
+    by 10 after an epoch, and `layer_freeze` sets them to 0 after an epoch. In the first
+    `frozen_epochs` only fully-connected layers have rates above 0. `layers` is the
+    net's `param_shapes()`.
     """
     weights = learning_rate(optim, epoch, test_errors)
     biases = optim.bias_rate * (weights if optim.drop_biases else optim.rate)
@@ -86,7 +88,7 @@ def learning_rates(
     def factor(layer: str) -> float:
         if epoch >= optim.layer_freeze.get(layer, math.inf):
             return 0.0
-        if epoch < optim.frozen_epochs and layer.startswith("conv"):
+        if epoch < optim.frozen_epochs and layers[layer]["kernel"].ndim > 2:
             return 0.0
         dropped = epoch >= optim.layer_drop.get(layer, math.inf)
         return optim.layer_rate.get(layer, 1.0) / (10 if dropped else 1)

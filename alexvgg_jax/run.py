@@ -28,7 +28,14 @@ from jax.experimental import multihost_utils
 
 from alexvgg_jax.augment import Statistics, statistics
 from alexvgg_jax.config import Run, from_settings, to_settings
-from alexvgg_jax.data.sources import Source, check_classes, folder_of, open_source
+from alexvgg_jax.data.decode import BadImages
+from alexvgg_jax.data.sources import (
+    Source,
+    check_classes,
+    folder_of,
+    is_small,
+    open_source,
+)
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.files import read_bytes, read_json, write_bytes, write_json, write_text
 from alexvgg_jax.models import Net
@@ -69,14 +76,21 @@ def open_images(run: Run) -> tuple[Source, Source, Images]:
 
     Raises InputError if they cannot be opened, or if nothing can be learnt from them.
     """
-    train = open_source(run.data, "train")
-    test = open_source(replace(run.data, size=run.test_size), "test")
+    parts, bad = [], []
+    for split, size in (("train", run.data.size), ("test", run.test_size)):
+        try:
+            parts.append(open_source(replace(run.data, size=size), split))
+        except BadImages as error:
+            bad += error.errors
+    if bad:
+        raise BadImages(bad)
+    train, test = parts
     if run.batch > train.count:
         raise InputError(
             f"--batch {run.batch}: at most {train.count}, the number of training "
             f"images of {train.about}"
         )
-    check_classes(train)
+    check_classes(train, count=is_small(train, run.data.size))
     return train, test, images_of(train, test)
 
 
@@ -317,11 +331,14 @@ def read_images(directory: Path) -> Images:
 
 
 def read_statistics(directory: Path) -> Statistics:
-    """The statistics of a run's training set. InputError if it cannot be read."""
-    path = directory / STATISTICS
+    """The statistics of a run's training set. InputError if they cannot be read."""
+    path, size = directory / STATISTICS, settings(directory).data.size
     try:
         content = io.BytesIO(read_bytes(path))
         with np.load(content, allow_pickle=False) as arrays:
-            return Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
+            found = Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
+        if (shapes := [array.shape for array in found]) != [(size, size, 3), (3, 3)]:
+            raise ValueError(f"shapes {shapes} for images of {size} pixels")
+        return found
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a run's statistics: {error!r}") from None

@@ -46,6 +46,14 @@ def test_the_newest_state_comes_back_bit_for_bit(tmp_path):
     assert kept == ["2", "3"]
 
 
+def test_checkpoints_that_changed_places_are_damaged(tmp_path, capfd):
+    save(tmp_path, 1, 2)
+    (tmp_path / "1").rename(tmp_path / "3")
+    _, progress = restored(tmp_path)
+    assert progress["step"] == 2
+    assert f"{tmp_path / '3'} is damaged: using step 2" in capfd.readouterr().err
+
+
 def test_nothing_is_there_before_the_first_save(tmp_path):
     assert restored(tmp_path) is None
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from alexvgg_jax.data.decode import BadImages, decode, decode_all, read_file
 from alexvgg_jax.errors import InputError
@@ -88,6 +89,28 @@ def test_transparent_pixels_are_white(kind):
     image = square(saved(np.dstack([PICTURE, alpha]), kind, **options))
     assert (image[:, :16] == 255).all()
     np.testing.assert_array_equal(image[:, 16:], CENTRE[:, 16:])
+
+
+def test_a_transparent_grey_of_16_bits_is_white():
+    """And a text that only names the chunk makes nothing transparent."""
+    grey = np.full((8, 8), 102 << 8, np.uint16)
+    grey[:, 4:] = 7
+    image = Image.fromarray(grey)
+    white = decode(saved(image, transparency=102 << 8), "x", 8)
+    assert (white[:, :4] == 255).all() and (white[:, 4:] == 0).all()
+    text = PngInfo()
+    text.add_text("tRNS", "tRNS")
+    assert (decode(saved(image, pnginfo=text), "x", 8)[:, :4] == 102).all()
+
+
+@pytest.mark.parametrize("largest", [100, 1023])
+def test_a_ppm_whose_white_is_another_number_is_refused(largest):
+    """OpenCV would read it as if white were 255 or 65535."""
+    head, pixels = f"P6\n# 8 x 8\n8 8\n{largest}\n".encode(), bytes(8 * 8 * 3 * 2)
+    assert (
+        error(head + pixels, 8) == f"d/x.jpg: its largest value is {largest}, not 255"
+    )
+    decode(b"P6 8 8 65535 " + pixels, "x", 8)
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB"])

@@ -13,8 +13,10 @@ PACKAGE = Path(alexvgg_jax.__file__).parent
 LEVELS = (
     {"", "boxes", "data", "errors", "paper"},
     {"files", "results", "loss", "models.cpu", "data.decode"},
-    {"page", "plots", "models.operations", "data.folder", "data.tars", "data.tfds"},
-    {"models.layers", "data.records"},
+    {"page", "plots", "models.operations", "data.folder", "data.tars"},
+    {"models.layers", "data.manifest"},
+    {"data.tfds"},
+    {"data.records"},
     {"models.net"},
     {"models.alexnet", "models.vgg", "models.cifar", "models.slide"},
     {"models"},

@@ -3,7 +3,10 @@
 import contextlib
 import copy
 import functools
+import multiprocessing
+import operator
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from nets import random_params, stack
 
-from alexvgg_jax.errors import InputError
+from alexvgg_jax.data.decode import BadImages
+from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.models import build
 from alexvgg_jax.models.layers import LRN, Activation, Conv, Dense, Local, Pool
 
@@ -59,6 +63,18 @@ def test_nets_are_values(name):
     assert same == copy.copy(net) == copy.deepcopy(net) == net
     assert hash(same) == hash(net)
     assert pickle.loads(pickle.dumps(net.module())) == net.module()
+
+
+def test_nets_and_errors_go_to_other_processes():
+    """That are started anew, as on Windows and in PyTorch's loaders."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(operator.attrgetter("classes"), build("vgg-a")).result()
+    for error in (Diverged("NaN", 3), Stopped("end", 4), InputError("bad")):
+        copied = pickle.loads(pickle.dumps(error))
+        assert str(copied) == str(error)
+        assert copied.__dict__ == error.__dict__
+    bad = pickle.loads(pickle.dumps(BadImages([InputError("a.png: bad")])))
+    assert str(bad).startswith("a.png: bad (") and len(bad.errors) == 1
 
 
 def test_numpy_numbers_as_switches(unchecked):

@@ -33,6 +33,7 @@ from alexvgg_jax.config import (
     from_settings,
     to_settings,
 )
+from alexvgg_jax.data.decode import BadImages
 from alexvgg_jax.data.sources import open_source
 from alexvgg_jax.errors import Diverged, InputError, Stopped
 from alexvgg_jax.files import write_text
@@ -423,6 +424,32 @@ def test_images_may_move(photos, tmp_path):
         4,
         "folder moved: the run was trained on other images",
     )
+
+
+def test_what_nothing_can_be_learnt_from(photos):
+    """Damaged pictures of both parts are listed together; no class is left empty."""
+    run = replace(RUN, data=Data(str(photos), size=14))
+    for place in ("a/00.png", "b/19.png"):
+        (photos / place).write_bytes(b"no image")
+    with pytest.raises(BadImages, match=r"a/00.png: .*; .*b/19.png"):
+        run_folder.open_images(run)
+    for path in (photos / "b").glob("*"):
+        path.write_bytes(b"no image")
+    run = replace(run, data=replace(run.data, skip_bad=True), batch=8)
+    with pytest.raises(InputError, match="folder set: no training images of b"):
+        run_folder.open_images(run)
+    first = replace(run.data, count=10, first=True)
+    with pytest.raises(InputError, match="first 10 of 36: no training images of b"):
+        run_folder.open_images(replace(run, data=first))
+
+
+def test_statistics_of_another_size_are_refused(photos, tmp_path):
+    run = replace(RUN, data=Data(str(photos), size=14), batch=32, epochs=1)
+    loop.train(run, tmp_path / "run")
+    path = tmp_path / "run" / "statistics.npz"
+    np.savez(path, mean=np.zeros((9, 9, 3)), components=np.zeros((3, 3)))
+    with pytest.raises(InputError, match="not a run's statistics: .*of 14 pixels"):
+        read_statistics(tmp_path / "run")
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -165,9 +165,21 @@ def test_decay_of_a_layer_of_its_own():
     assert all((parts["bias"] == 0).all() for parts in updates.values())
 
 
+SOME = {"conv2": {"kernel": np.zeros((3, 3, 1, 1))}, "fc8": {"kernel": np.eye(2)}}
+
+
+def test_frozen_layers_are_those_with_windows():
+    """Whatever their names."""
+    layers = {"first": SOME["conv2"], "last": SOME["fc8"]}
+    optim = Optim(rate=1.0, frozen_epochs=2.0)
+    rates = [learning_rates(optim, layers, epoch) for epoch in (1, 2)]
+    assert [rate["first"]["kernel"] for rate in rates] == [0, 1]
+    assert [rate["last"]["bias"] for rate in rates] == [2, 2]
+
+
 def test_rate_of_a_layer_of_its_own():
     optim = Optim(rate=1.0, layer_rate={"conv2": 0.5})
-    rates = learning_rates(optim, ("conv2", "fc8"))
+    rates = learning_rates(optim, SOME)
     assert rates["conv2"] == {"kernel": 0.5, "bias": 1.0}
     assert rates["fc8"] == {"kernel": 1.0, "bias": 2.0}
 
@@ -179,7 +191,7 @@ def test_the_schedule_of_net_145():
     """
     recipe = RECIPES["alexnet-source"].run
     rates = [
-        learning_rates(recipe.optim, ("conv1", "conv2"), epoch)
+        learning_rates(recipe.optim, {"conv1": {}, "conv2": {}}, epoch)
         for epoch in range(recipe.epochs)
     ]
     others = [0.01] * 25 + [1e-3] * 26 + [1e-4] * 28 + [1e-5] * 12

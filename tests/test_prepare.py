@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -206,6 +208,32 @@ def test_names_that_are_not_utf8_and_very_long_images(folder, tmp_path, capfd):
     assert json.dumps("train/dog/\\udcff\\n.jpg") in manifest and long in manifest
     data = tfds.builder_from_directory(tmp_path / "set").as_data_source("train")
     assert os.fsencode("train/dog/\udcff\n.jpg") in [x["file_name"] for x in data]
+
+
+WATCHED = """
+import sys
+from alexvgg_jax import __main__
+from alexvgg_jax.data import records
+
+def imported():
+    lazy = ("tensorflow_datasets", "etils")
+    return {name for name in sys.modules if name.startswith(lazy)}
+
+def watched(real=records.import_tfds):
+    real()
+    before.update(imported())
+
+before, records.import_tfds = set(), watched
+__main__.main(sys.argv[1:])
+assert before and imported() == before, imported() - before
+"""
+
+
+def test_tfds_is_imported_before_any_thread_starts(folder, tmp_path):
+    """It is imported lazily, and two threads that import it wait for each other."""
+    to = ("--to", str(tmp_path / "set"), "--size", "16")
+    command = (sys.executable, "-c", WATCHED, "prepare", "--from", str(folder), *to)
+    subprocess.run(command, check=True, capture_output=True, timeout=100)
 
 
 # Interruptions.

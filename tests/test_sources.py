@@ -347,12 +347,26 @@ def test_a_class_without_images_is_an_error_in_training(tmp_path):
         (["train/1.png", "train/a/2.png"], "train/1.png: an image outside"),
         (["1.png"], "1.png: an image outside the folders of classes"),
         (["a/train/1.png", "a/test/2.png"], "a/test: looked for "),
+        (["d/train/a/1.png", "d/test/a/2.png"], "d is the set, name that"),
         (["train/a/1.png", "Training/a/1.png"], "has Training and train"),
         (["test/a/1.png"], "looked for train/, training/"),
     ],
 )
 def test_another_layout_says_what_was_looked_for(tmp_path, names, named):
     assert named in error(tree(tmp_path, *names))
+
+
+def test_a_link_to_the_set_adds_no_images(tmp_path):
+    tree(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a" / "all").symlink_to(tmp_path)
+    source = find_source(Data(str(tmp_path), 8), "train")
+    assert source.count == 2 and "1 links to a folder above" in source.note
+
+
+def test_classes_that_are_not_tested_are_named(tmp_path):
+    tree(tmp_path, *(f"a/{i}.png" for i in range(10)), "b/1.png", "c/1.png")
+    source = find_source(Data(str(tmp_path), 8), "test")
+    assert source.note == f"{tmp_path}: every tenth is for testing: none of b, c"
 
 
 def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
@@ -623,15 +637,39 @@ def without_image(feature, i):
     [
         (with_label(-1), "cifar10[3]: label -1, of 10 classes"),
         (with_label(10), "cifar10[3]: label 10, of 10 classes"),
-        (with_label(2**40), "cifar10[3]: label None"),
-        (with_label(), "cifar10[3]: label None"),
-        (with_label(1, 2), "cifar10[3]: label None"),
+        (with_label(2**40), "cifar10[3]: the record has no label, or several"),
+        (with_label(), "cifar10[3]: the record has no label, or several"),
+        (with_label(1, 2), "cifar10[3]: the record has no label, or several"),
         (without_image, "cifar10[0]: the record has no encoded image"),
     ],
 )
 def test_every_record_is_checked(data_dir, change, message):
     write_set(data_dir / "cifar10" / "3.0.2", change=change)
     assert message in error("cifar10")
+
+
+def test_records_of_another_kind_are_named(data_dir):
+    folder = data_dir / "cifar10" / "3.0.2"
+    write_set(folder)
+    writer = ArrayRecordWriter(str(next(folder.glob("*-train.*"))), "group_size:1")
+    for _ in range(TRAIN):
+        writer.write(b"\xff")
+    writer.close()
+    assert error("cifar10") == "cifar10[0]: not a record of TFDS"
+
+
+def test_the_digest_of_a_folder_in_the_form_of_tfds(tmp_path):
+    """Is that of its content, not of its name."""
+
+    def digest(name: str) -> str:
+        return find_source(Data(str(tmp_path / name), 8), "train").digest
+
+    write_set(tmp_path / "one")
+    write_set(tmp_path / "others", change=with_label(7 if pixels("train")[1][3] else 8))
+    one = digest("one")
+    assert digest("others") != one
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert digest("moved") == one
 
 
 def test_records_without_labels_are_a_split_without_labels(data_dir):

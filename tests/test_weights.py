@@ -323,9 +323,12 @@ def test_what_a_data_layer_of_caffe_does_to_images(
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"mean_value": (1.0, 2.0)}, "a data layer has 2 mean values"),
-        ({"scale": 0.0}, "has the mean (0.0, 0.0, 0.0), the scale 0.0"),
-        ({"mean_value": float("nan")}, "has the mean (nan, nan, nan), the scale 1.0"),
+        ({"mean_value": (1.0, 2.0)}, "data has 2 mean values"),
+        ({"scale": 0.0}, "data has the mean (0.0, 0.0, 0.0), the scale 0.0"),
+        (
+            {"mean_value": float("nan")},
+            "data has the mean (nan, nan, nan), the scale 1.0",
+        ),
     ],
 )
 def test_data_layers_of_caffe_that_make_no_images(settings, line, tmp_path):
@@ -338,6 +341,16 @@ def test_data_layers_of_caffe_that_make_no_images(settings, line, tmp_path):
     (tmp_path / "a").write_bytes(caffemodel(random_arrays(VGG), layers, 2, layers))
     with pytest.raises(InputError, match="its data layers differ in the scale"):
         weights.load(tmp_path / "a", VGG)
+
+
+@pytest.mark.parametrize("generation", [0, 1, 2])
+def test_a_scale_where_older_versions_of_caffe_have_it(generation, tmp_path):
+    arrays, file = random_arrays(VGG), tmp_path / "a.caffemodel"
+    settings = {"old_scale": 0.25, "old_mean_file": "mean.binaryproto"}
+    layers = caffe_definition(VGG) | {"data": ("old data", settings)}
+    file.write_bytes(caffemodel(arrays, layers, generation, layers))
+    loaded = weights.load(file, VGG)
+    assert_agrees(VGG, loaded, arrays, replace(CAFFE, deviation=(4.0,) * 3))
 
 
 def test_a_last_layer_of_caffe_that_was_fine_tuned(tmp_path):

@@ -174,6 +174,11 @@ CAFFE_KINDS = {
         (36, 100),
         {"scale": (0, 1), "mean_file": (0, 4), "mean_value": (0, 5)},
     ),
+    "old data": (
+        ("data", 12, "ImageData"),
+        (15, 115),
+        {"old_scale": (17, 2), "old_mean_file": (18, 3)},
+    ),
     "Softmax": (("softmax", 20, "Softmax"), (39, 125), {}),
     "padding": (("padding", 0, ""), (0, 0), {"pad": (7, 0)}),
     "": ((0, 0, 0), (0, 0), {}),

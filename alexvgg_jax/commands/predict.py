@@ -20,7 +20,7 @@ from alexvgg_jax.augment import Statistics, Views
 from alexvgg_jax.config import Augment, Data, Mesh, Optim, Run
 from alexvgg_jax.data.decode import ToSquare, fit
 from alexvgg_jax.data.folder import image_files
-from alexvgg_jax.errors import InputError
+from alexvgg_jax.errors import InputError, printable
 from alexvgg_jax.files import check_place, write_text
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.run import Images
@@ -146,7 +146,7 @@ def _table(best: list[tuple[Path, list[tuple[str, float]]]]) -> Table:
     table.columns[0].overflow = "fold"
     for file, classes in best:
         for name, probability in classes:
-            picture = str(file) if name == classes[0][0] else ""
+            picture = printable(str(file)) if name == classes[0][0] else ""
             table.add_row(picture, name, f"{100 * probability:.1f}%")
         table.add_section()
     return table
@@ -158,5 +158,5 @@ def _csv(best: list[tuple[Path, list[tuple[str, float]]]]) -> str:
     lines.writerow(("file", "rank", "class", "probability"))
     for file, classes in best:
         for rank, (name, probability) in enumerate(classes, 1):
-            lines.writerow((file, rank, name, f"{probability:.6f}"))
+            lines.writerow((printable(str(file)), rank, name, f"{probability:.6f}"))
     return text.getvalue()

@@ -73,6 +73,7 @@ class Prepare:
 
     def __call__(self) -> None:
         self._check()
+        records.import_tfds()
         console = Console(stderr=True)
         with console.status("listing the images"):
             parts: Parts = {split: self._open(split) for split in self.splits}

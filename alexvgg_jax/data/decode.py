@@ -37,7 +37,7 @@ Reader = Callable[[], tuple[bytes, str]]  # returns an encoded image and its nam
 MAX_PIXELS = 2**27  # of an image before and after it is scaled: 403 MB
 MAX_BYTES = 2**30  # of a file
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"  # first bytes
-TIFF = (b"II*\0", b"MM\0*")
+TIFF, PPM = (b"II*\0", b"MM\0*"), (b"P2", b"P3", b"P5", b"P6")
 OTHERS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow reads their headers
 # A JPEG's segments start with a marker. Zeros, restarts and fill bytes are no markers.
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -67,6 +67,9 @@ class BadImages(InputError):
         rest = f"; and {more} more, which `check` lists" if more > 0 else ""
         leave_out = "--data.skip-bad, or --skip-bad in eval, leaves damaged images out"
         super().__init__(f"{listed}{rest} ({leave_out})")
+
+    def __reduce__(self):  # another process can raise it
+        return type(self), (self.errors,)
 
 
 def decode_all(
@@ -176,6 +179,8 @@ def decode_whole(
         _check_size(height, width, size, name)
         if encoded.startswith(TIFF):
             _check_tiff(encoded)
+        if encoded.startswith(PPM):
+            _check_ppm(encoded, name)
         if transparent:
             image = _on_white(encoded)
         else:
@@ -213,9 +218,26 @@ def _header(encoded: bytes) -> tuple[int, int, bool]:
     if encoded.startswith(PNG):  # the header has a fixed place, palettes follow it
         width, height = (int.from_bytes(encoded[at : at + 4]) for at in (16, 20))
         has_alpha = encoded[25] in (4, 6)
-        return height, width, has_alpha or b"tRNS" in encoded[: encoded.find(b"IDAT")]
+        return height, width, has_alpha or _has_transparency(encoded)
     with Image.open(io.BytesIO(encoded), formats=OTHERS) as image:
         return image.height, image.width, image.has_transparency_data
+
+
+def _has_transparency(png: bytes) -> bool:
+    """Whether a PNG has a transparent colour, in a chunk before its pixels."""
+    at = len(PNG)
+    while (chunk := png[at + 4 : at + 8]) not in (b"IDAT", b""):
+        if chunk == b"tRNS":
+            return True
+        at += 12 + int.from_bytes(png[at : at + 4])
+    return False
+
+
+def _check_ppm(encoded: bytes, name: str) -> None:
+    """InputError if white is neither 255 nor 65535: OpenCV would not scale it."""
+    head = re.sub(rb"#[^\n]*", b"", encoded[:1000]).split()
+    if int(head[3]) not in (255, 65535):
+        raise InputError(f"{name}: its largest value is {int(head[3])}, not 255")
 
 
 def _jpeg_size(encoded: bytes) -> tuple[int, int]:
@@ -263,6 +285,11 @@ def _on_white(encoded: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(encoded)) as image:
         image.verify()  # the checksums of a PNG, which decoding ignores
     with Image.open(io.BytesIO(encoded)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGBA")
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "I;16":  # Pillow would make all but the darkest white
+            grey = np.asarray(upright)
+            grey = np.where(grey == image.info["transparency"], 255, grey >> 8)
+            return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+        upright = upright.convert("RGBA")
     white = Image.new("RGBA", upright.size, "white")
     return np.asarray(Image.alpha_composite(white, upright).convert("RGB"))

@@ -82,6 +82,8 @@ def list_images(root: Path, split: Split) -> Encoded:
     notes = [_counted(skipped, f"{top}: skipped ")]
     if has_parts and empty:
         notes.append(f"{top}: no images of {', '.join(empty)}")
+    elif few := [c for c, files in zip(classes, by_class, strict=True) if not files]:
+        notes.append(f"{top}: every tenth is for testing: none of {', '.join(few)}")
     return _encoded(root, files, tuple(classes), labels.astype(np.int32), notes)
 
 
@@ -185,9 +187,10 @@ def _walk_class(folder: Path, skipped: Counter[str]) -> Iterator[File]:
         if name.lower() in TRAIN + TEST:
             above = folder.parent
             raise InputError(
-                f"{folder / name}: looked for {above}/{name}/{folder.name}/ instead"
+                f"{folder / name}: looked for {above}/{name}/{folder.name}/ instead; "
+                f"if {folder} is the set, name that"
             )
-    yield from _walk(folder, skipped)
+    yield from _walk(folder, skipped, (os.path.realpath(folder.parent),))
 
 
 def _walk(

@@ -70,6 +70,24 @@ def shrink(
     return cv2.imencode(".jpg", bgr, how)[1].tobytes(), found
 
 
+def import_tfds() -> None:
+    """Import all of TFDS that is needed, in this thread and before any other starts.
+
+    TFDS imports its parts when they are first used, and changes `__import__` meanwhile.
+    Two threads that do so wait for each other, and others fail.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import (  # noqa: F401
+        dataset_info,
+        naming,
+        read_only_builder,
+        splits,
+    )
+    from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401
+
+    _ = tfds.features.Image, tfds.core.FileFormat
+
+
 def as_record(image: bytes, label: int, name: str) -> bytes:
     """An encoded image, its label and its file's name as TFDS stores them."""
     from tensorflow_datasets.proto import tf_example_pb2

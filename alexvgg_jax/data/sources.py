@@ -74,9 +74,14 @@ def open_source(data: Data, split: Split, prepare: bool = True) -> Source:
     nothing: for a name that the user did not give.
     """
     source = find_source(data, split, prepare)
-    if source.count * data.size**2 * 3 <= IN_MEMORY_BYTES:
+    if is_small(source, data.size):
         return hold_in_memory(source, split)
     return source
+
+
+def is_small(source: Source, size: int) -> bool:
+    """Whether a set is kept in memory, as squares of `size` pixels."""
+    return source.count * size**2 * 3 <= IN_MEMORY_BYTES
 
 
 def find_source(data: Data, split: Split, prepare: bool = True) -> Source:
@@ -148,10 +153,17 @@ def folder_of(name: str) -> Path | None:
     return None
 
 
-def check_classes(train: Source) -> None:
-    """InputError for training images of a single class: nothing can be learnt."""
+def check_classes(train: Source, count: bool = True) -> None:
+    """InputError for training images of a single class: nothing can be learnt. With
+    `count`, also for a class without images; a large set is read for that."""
     if len(train.classes) < 2:
         raise InputError(f"{train.about}: only one class, {' '.join(train.classes)}")
+    if count:
+        labels = train.labels()
+        counts = np.bincount(labels[labels >= 0], minlength=len(train.classes))
+        if not counts.all():
+            name = train.classes[int(counts.argmin())]
+            raise InputError(f"{train.about}: no training images of {name}")
 
 
 def with_classes(source: Source, classes: tuple[str, ...]) -> Source:

@@ -2,6 +2,7 @@
 
 import bisect
 import difflib
+import hashlib
 import importlib.util
 import json
 import logging
@@ -23,6 +24,7 @@ from alexvgg_jax.errors import InputError
 CODINGS = {b"\xff\xd8": "JPEG", b"\x89P": "PNG", b"RI": "WebP"}  # by first bytes
 TRAIN, TEST = ("train",), ("test", "validation")  # names of splits
 INFO = "dataset_info.json"
+HASHED = 2**22  # bytes
 READERS = 16  # records that are read at a time: a disk may be far away
 AGAIN = "copy or prepare the set again"
 
@@ -66,7 +68,7 @@ def open_prepared(root: Path, testing: bool) -> Encoded:
         raise _cannot_open(name, error, root) from None
     opened = _opened(name, builder, testing, f"folder {root.resolve().name}")
     if written is None:
-        return opened
+        return replace(opened, digest=_digest(root))
     made, digest = written
     if made.classes != opened.classes:
         again = "run the same `prepare` again"
@@ -74,16 +76,38 @@ def open_prepared(root: Path, testing: bool) -> Encoded:
     return replace(opened, digest=digest)
 
 
+def _digest(root: Path) -> str:
+    """Depends on the names and sizes of a set's files, and on the content of their
+    first and last `HASHED` bytes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in root.iterdir() if path.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode(errors="surrogateescape"))
+        with path.open("rb") as file:
+            digest.update(file.read(HASHED))
+            file.seek(max(size - HASHED, 0))
+            digest.update(file.read(HASHED))
+    return digest.hexdigest()
+
+
 def _opened(name: str, builder: Any, testing: bool, about: str) -> Encoded:
     """The training or test images of a builder's set."""
+    from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
 
     example: Any = tf_example_pb2.Example  # pyrefly: ignore (generated code)
     classes = _classes(name, builder.info.features)
+
+    def parse(number: int | np.integer, record: bytes) -> Any:
+        try:
+            return example.FromString(record).features.feature
+        except DecodeError:
+            raise InputError(f"{name}[{number}]: not a record of TFDS") from None
+
     for part in TEST if testing else TRAIN:
         if part in builder.info.splits:
             fetch, count = _records(name, builder, part)
-            first = example.FromString(fetch([0])[0]).features.feature
+            first = parse(0, fetch([0])[0])
             if _label(first) != -1:  # ImageNet's test images have no labels
                 break
     else:
@@ -95,7 +119,7 @@ def _opened(name: str, builder: Any, testing: bool, about: str) -> Encoded:
         )
 
     def read(numbers: np.ndarray) -> tuple[list[Reader], np.ndarray]:
-        records = [example.FromString(r).features.feature for r in fetch(numbers)]
+        records = [*map(parse, numbers, fetch(numbers))]
         readers: list[Reader] = [
             lambda r=r, n=n: _checked(r, f"{name}[{n}]", len(classes))
             for r, n in zip(records, numbers, strict=True)
@@ -114,7 +138,9 @@ def _checked(record: Any, name: str, classes: int) -> tuple[bytes, str]:
     image, label = _image(record), _label(record)
     if image is None:
         raise InputError(f"{name}: the record has no encoded image")
-    if label is None or not 0 <= label < classes:
+    if label is None:
+        raise InputError(f"{name}: the record has no label, or several")
+    if not 0 <= label < classes:
         raise InputError(f"{name}: label {label}, of {classes} classes from 0")
     return image, name
 

@@ -134,8 +134,13 @@ DATA = {
     *("data", 5, "Data", "images", 12, "ImageData", "window_data", 24, "WindowData"),
     *("hdf5_data", 9, "HDF5Data", 29, "MemoryData", 32, "DummyData", "Input"),
 }
-# What the images become, in generations 2 and 100, and the fields of that.
-TRANSFORM, SCALE, MEAN_FILE, MEAN_VALUES = (36, 100), 1, 4, 5
+# What data layers do to images, in generations 2, 100 and the oldest: a message (0: the
+# layer), and its fields of the scale, the file of the mean image and the mean values.
+TRANSFORMS = (
+    ((36, 1, 4, 5), (11, 2, 3, 0), (15, 2, 3, 0), (20, 2, 3, 0)),
+    ((100, 1, 4, 5), (107, 2, 3, 0), (115, 2, 3, 0), (129, 2, 3, 0)),
+    ((0, 17, 18, 0),),
+)
 AFTER = {
     *("softmax", 20, "Softmax", "softmax_loss", 21, "SoftmaxWithLoss"),
     *("multinomial_logistic_loss", 16, "MultinomialLogisticLoss"),
@@ -159,19 +164,18 @@ class Layer(NamedTuple):
 
 def stored(path: Path, content: memoryview) -> Stored:
     """The blobs of a `.caffemodel` of any generation."""
-    arrays, layers, with_weights, transforms = {}, [], [], []
+    arrays, layers, with_weights = {}, [], []
     try:
         for message in itertools.islice(_messages(content), MAX_LAYERS):
-            layer, blobs, transform = _layer(*message)
+            layer, blobs = _layer(*message)
             layers.append(layer)
             with_weights += [layer.name] * bool(blobs)
-            transforms += transform
             for part, blob in zip(("weight", "bias"), blobs, strict=False):
                 arrays[f"{layer.name}.{part}"] = _array(blob)
         steps, wires = _steps(layers)
         is_vgg = "conv1_1.weight" in arrays
         usual = CAFFE if is_vgg else ILSVRC_2012
-        convention = _convention(transforms, usual)
+        convention = _convention(layers, usual)
     except ValueError as error:
         raise InputError(f"{path}: not a caffemodel: {error}") from None
     provenance = VGG if is_vgg else ALEXNET
@@ -208,26 +212,24 @@ def _keys(names: list[str], net: Net) -> Keys:
     return {name: (f"{key}.weight", f"{key}.bias") for name, key in theirs.items()}
 
 
-def _convention(transforms: list[memoryview], usual: Convention) -> Convention:
+def _convention(layers: list[Layer], usual: Convention) -> Convention:
     """The input that the data layers make: (pixel - mean) * scale. It is the usual one
     if the file has no data layers. A mean image is a file of its own, whose usual mean
     colour is taken."""
     found = {}
-    for transform in transforms:
-        fields = [*wire.read(transform)]
-        scales = [n for f in fields if f.number == SCALE for n in _numbers(f)]
-        means = [n for f in fields if f.number == MEAN_VALUES for n in _numbers(f)]
+    for layer in layers:
+        if layer.type not in DATA or not layer.settings:
+            continue
+        means = layer.settings.get("mean", [])
         if len(means) not in (0, 1, 3):
-            raise ValueError(f"a data layer has {len(means)} mean values")
+            raise ValueError(f"{layer.name} has {len(means)} mean values")
         # As they were written: 103.939, not the nearest number with 24 bits.
-        blue, green, red = [float(str(np.float32(n))) for n in means or [0]] * (
-            1 if len(means) == 3 else 3
-        )
-        colour, scale = (red, green, blue), (scales or [1.0])[-1]
-        if any(field.number == MEAN_FILE for field in fields):
-            colour = usual.mean
+        written = [float(str(np.float32(n))) for n in means or [0.0]]
+        blue, green, red = written if len(written) == 3 else written * 3
+        colour = usual.mean if "file" in layer.settings else (red, green, blue)
+        scale = layer.settings.get("scale", [1.0])[-1]
         if not scale or not np.isfinite([*colour, 1 / scale]).all():
-            raise ValueError(f"a data layer has the mean {colour}, the scale {scale}")
+            raise ValueError(f"{layer.name} has the mean {colour}, the scale {scale}")
         found[Convention(colour, (1 / scale,) * 3, reverse=True)] = None
     if len(found) > 1:
         raise ValueError("its data layers differ in the scale or the mean")
@@ -333,8 +335,8 @@ def _messages(
 
 def _layer(
     message: memoryview, wires: memoryview, place: int, fields: Generation
-) -> tuple[Layer, list[memoryview], list[memoryview]]:
-    """A layer without its weights, these, and what a data layer does to images."""
+) -> tuple[Layer, list[memoryview]]:
+    """A layer without its weights, and these."""
     blobs = _parts(message, fields.blobs)
     name = b"".join(_parts(message, fields.name)).decode("utf-8")
     type: str | int = 0
@@ -346,12 +348,12 @@ def _layer(
         [bytes(part).decode("utf-8") for part in _parts(wires, number, MAX_WIRES)]
         for number in (fields.bottom, fields.top)
     )
-    settings = (
-        _settings(message, KINDS[KIND_OF[type]], place) if type in KIND_OF else {}
-    )
-    is_data = type in DATA and place < len(TRANSFORM)
-    transforms = _parts(message, TRANSFORM[place]) if is_data else []
-    return Layer(name, type, settings, bottoms, tops), blobs, transforms
+    settings: dict[str, list[float]] = {}
+    if type in KIND_OF:
+        settings = _settings(message, KINDS[KIND_OF[type]], place)
+    elif type in DATA:
+        settings = _transform(message, place)
+    return Layer(name, type, settings, bottoms, tops), blobs
 
 
 def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[float]]:
@@ -375,6 +377,23 @@ def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[flo
             stated = [side or [default] for side in stated[1:]]
         settings[name] = [*itertools.chain(*stated)] or [default]
     return settings
+
+
+def _transform(message: memoryview, place: int) -> dict[str, list[float]]:
+    """What a data layer does to images, as far as the file states it."""
+    found: dict[str, list[float]] = {}
+    for part, scale, file, mean in TRANSFORMS[place]:
+        for settings in _parts(message, part) if part else [message]:
+            if mean:  # without values there, nothing is subtracted
+                found.setdefault("mean", [])
+            for field in wire.read(settings):
+                name = {scale: "scale", file: "file", mean: "mean"}.get(field.number)
+                if name == "file":
+                    found["file"] = []
+                elif name:
+                    numbers = itertools.islice(_numbers(field), MAX_NUMBERS)
+                    found.setdefault(name, []).extend(numbers)
+    return found
 
 
 def _numbers(field: wire.Field) -> Iterator[float]:
