@@ -84,8 +84,10 @@ def _summary(results: Sequence[Result]) -> str:
         lines.append("VGG's claims about errors are not measured yet.")
     if any("JPEG" in record.data["set"] for r in results for record in r.records):
         exact = [t for t, (r, f) in findings.items() if _on_exact_cifar10(r, f)]
-        other = f" These have the original: {', '.join(exact)}." if exact else ""
-        lines.append(f"Results on CIFAR-10 are from a JPEG copy of it.{other}")
+        some = "Most results on CIFAR-10" if exact else "Results on CIFAR-10"
+        lines.append(f"{some} are from a JPEG copy of it.")
+        if exact:
+            lines.append(f"These are from the original: {', '.join(exact)}.")
     return "\n".join(lines)
 
 

@@ -70,6 +70,20 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 )
 
 
+# Hours of one CPU core, from the speed of a first epoch, until records have seconds.
+ESTIMATED = {
+    "alexnet_augment": 3.8,
+    "alexnet_decay": 2.6,
+    "alexnet_depth": 14,
+    "alexnet_dropout": 4.2,
+    "alexnet_lrn": 6,
+    "alexnet_pool": 5.6,
+    "vgg_depth": 7.6,
+    "vgg_head": 3,
+    "vgg_init": 3.4,
+}
+
+
 def shown() -> dict[str, results.Result]:
     """Return what the committed records of each experiment show."""
     return {
@@ -85,7 +99,8 @@ def experiments(shown: Mapping[str, results.Result]) -> str:
         records = shown[each.name].records
         script = f"{each.name.removesuffix('_2010').removesuffix('_2012')}.py"
         claim = (each.about or "").partition("\n")[0].rstrip(".")
-        hours, seconds = "-", [record.seconds for record in records]
+        seconds = [record.seconds for record in records]
+        hours = f"about {estimate:g}" if (estimate := ESTIMATED.get(each.name)) else "-"
         if records and None not in seconds:
             cores = [record.machine["cores"] for record in records]
             hours = f"{sum(map(operator.mul, seconds, cores)) / 3600:.1f}"

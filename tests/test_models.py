@@ -359,7 +359,7 @@ def test_unknown_switch():
         ("vgg-a", {"dropout": 1.0}, "dropout 1.0: from 0 to below 1"),
         ("vgg-a", {"dropout": 5.0, "head": "gap"}, "dropout 5.0: from 0 to below 1"),
         ("vgg-a", {"width": 0.0}, "width 0.0: above 0"),
-        ("vgg-a", {"width": 1e308}, "width 1e.308: above 0, at most 100"),
+        ("vgg-a", {"width": 1e308}, "width 1e.308: must be above 0"),
         ("vgg-a", {"width": "x"}, "width 'x': a number from 0 up"),
         ("vgg-a", {"width": True}, "width True: a number from 0 up"),
         ("vgg-a", {"width": math.nan}, "width nan: a number from 0 up"),

@@ -100,7 +100,7 @@ def test_a_jpeg_copy_is_named():
     assert "JPEG" not in page.render([result_of(experiment, exact)], {})
     other = result_of(alexnet_pool.EXPERIMENT, pool(5.0).records)
     both = page.render([result_of(experiment, records), other], {})
-    assert "copy of it. These have the original: AlexNet §3.4." in both
+    assert "copy of it.\nThese are from the original: AlexNet §3.4." in both
     assert "converted from older result files" in shown
 
 

@@ -108,7 +108,9 @@ class AlexNet(Net):
                 raise InputError(f"{name} {' '.join(steps)}: each at most once")
         for name in ("lrn_k", "width", "classifier"):
             if not 0 < getattr(self, name) <= 100:
-                raise InputError(f"{name} {getattr(self, name)}: above 0, at most 100")
+                raise InputError(
+                    f"{name} {getattr(self, name)}: must be above 0 and at most 100"
+                )
 
     def _needs_padding(self) -> bool:
         return self.conv1 in ((11, 4), (5, 1)) and self.pooling == (2, 2)

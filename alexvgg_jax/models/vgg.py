@@ -89,7 +89,7 @@ class VGG(Net):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.width <= 100:
-            raise InputError(f"width {self.width}: above 0, at most 100")
+            raise InputError(f"width {self.width}: must be above 0 and at most 100")
         Dropout("dropout", self.dropout)  # raises, even for a head that has none
 
     def layers(self) -> tuple[Layer, ...]:
