@@ -21,7 +21,7 @@ from alexvgg_jax.errors import InputError
         (damaged_files, 12),
         (file_limits, 20),
         (pictures, 500),
-        (stored_weights, 80),
+        (stored_weights, 88),
         (settings, 50),
         (command_lines, 4),
         (records, 100),

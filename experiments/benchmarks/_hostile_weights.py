@@ -22,6 +22,8 @@ from alexvgg_jax.results import ROOT
 sys.path.append(str(ROOT / "tests"))
 
 from weight_files import (
+    blob,
+    caffe_definition,
     caffemodel,
     keras_layers,
     onnx_graph,
@@ -32,8 +34,9 @@ from weight_files import (
 
 NET = build("vgg-a", width=0.02, classes=3, image_size=32)
 MEMORY = 2**30  # bytes above those in use; threads reserve most of it
-KINDS = ["torchvision", "ours", "caffe 1", "caffe 2", "keras 2", "keras 3", "onnx"]
-KINDS += ["torch"] * bool(importlib.util.find_spec("torch"))
+KINDS = ["torchvision", "ours", "onnx", "caffe 0", "caffe 1", "caffe 2", "mean"]
+KINDS += ["keras 1", "keras 2", "keras model", "keras 3"]
+KINDS += ["torch", "torch 2019"] * bool(importlib.util.find_spec("torch"))
 EXTREME = (0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 
 
@@ -81,15 +84,21 @@ def _write(kind: str, path: Path) -> None:
     arrays = random_arrays(NET)
     state = torch_state("vgg-a", arrays)
     if kind.startswith("caffe"):
-        path.write_bytes(caffemodel(arrays, arrays, int(kind[-1])))
+        layers = caffe_definition(NET)
+        if kind != "caffe 0":
+            layers["data"] = ("Data", {"scale": 0.5, "mean_value": 120.0})
+        path.write_bytes(caffemodel(arrays, layers, int(kind[-1]), layers))
+    elif kind == "mean":
+        path.write_bytes(blob(np.ones((1, 3, 40, 40), np.float32), legacy=True))
     elif kind.startswith("keras"):
-        write_keras(path, keras_layers(NET, arrays), kind[-1])
+        write_keras(path, keras_layers(NET, arrays), kind.split()[1])
     elif kind == "onnx":
         onnx_graph(NET, arrays).write(path)
-    elif kind == "torch":
+    elif kind in ("torch", "torch 2019"):  # the older form is no zip file
         import torch
 
-        torch.save({k: torch.from_numpy(v) for k, v in state.items()}, path)
+        tensors = {k: torch.from_numpy(v) for k, v in state.items()}
+        torch.save(tensors, path, _use_new_zipfile_serialization=kind == "torch")
     else:
         save_file(state, path)
         if kind == "ours":
@@ -99,6 +108,9 @@ def _write(kind: str, path: Path) -> None:
 
 def _read(path: Path) -> str | None:
     try:
+        if path.name.endswith("mean"):
+            weights.read_mean(path)
+            return None
         weights.net_of(path, "vgg-a")
         input = "rgb" if path.name.endswith("onnx") else None
         weights.load(path, NET, input=input)

@@ -7,7 +7,7 @@ lost        if a run cannot continue from its last complete checkpoint
 wrong       if the result differs, and nothing says so
 traceback   if it ends in any other error
 
-    python experiments/benchmarks/reliability.py      # 15 minutes on two cores
+    python experiments/benchmarks/reliability.py      # 25 minutes on two cores
     python experiments/benchmarks/reliability.py --kinds pictures --times 10
 
 A record that is there already keeps the kinds that are not tried again.
@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[Trouble, int]] = {  # and how many inputs are tried
     "files that cannot grow": (file_limits, 300),
     "damaged files of a run": (damaged_files, 400),
     "damaged pictures": (pictures, 5000),
-    "damaged weights": (stored_weights, 2000),
+    "damaged weights": (stored_weights, 26_000),  # 2,000 of each format
     "settings": (settings, 2000),
     "command lines": (command_lines, 200),
     "records": (records, 2500),
