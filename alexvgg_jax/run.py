@@ -332,9 +332,10 @@ def read_images(directory: Path) -> Images:
 
 def read_statistics(directory: Path) -> Statistics:
     """The statistics of a run's training set. InputError if they cannot be read."""
-    path, size = directory / STATISTICS, settings(directory).data.size
+    path = directory / STATISTICS
     try:
         content = io.BytesIO(read_bytes(path))
+        size = settings(directory).data.size
         with np.load(content, allow_pickle=False) as arrays:
             found = Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
         if (shapes := [array.shape for array in found]) != [(size, size, 3), (3, 3)]:

@@ -73,7 +73,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 # Hours of one CPU core, from the speed of a first epoch, until records have seconds.
 ESTIMATED = {
     "alexnet_augment": 3.8,
-    "alexnet_decay": 2.6,
     "alexnet_depth": 14,
     "alexnet_dropout": 4.2,
     "alexnet_lrn": 6,

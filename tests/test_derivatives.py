@@ -71,20 +71,31 @@ def dot(a, b):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_net_has_forward_mode(name):
-    """Trace only: the numbers are tested on the small nets above."""
+    """Also under `vmap` and `checkpoint`, and in float64. It is only traced: the
+    numbers are tested on small nets below."""
     net = build(name, classes=3)
-    params = jax.eval_shape(net.init, jax.random.key(0))
-    images = jax.ShapeDtypeStruct((2, *net.input_shape), jnp.float32)
+    with jax.enable_x64(True):
+        params, images = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float64),
+            (net.param_shapes(), jnp.zeros((2, *net.input_shape), jnp.float32)),
+        )
+        two = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), params
+        )
 
-    def loss(params, images):
-        logits, _ = net.apply(params, images, train=True, key=jax.random.key(1))
-        return logits.mean()
+        @jax.checkpoint
+        def loss(params, images):
+            logits, _ = net.apply(params, images, train=True, key=jax.random.key(1))
+            return logits.mean()
 
-    def products(params, images):
-        return jax.jvp(jax.grad(loss), (params, images), (params, images))
+        def products(params, images, tangents):
+            gradient = functools.partial(jax.grad(loss), images=images)
+            return jax.vmap(lambda each: jax.jvp(gradient, (params,), (each,)))(
+                tangents
+            )
 
-    gradient, product = jax.eval_shape(products, params, images)
-    assert gradient == product == params
+        gradients, product = jax.eval_shape(products, params, images, two)
+    assert gradients == product == two
 
 
 @pytest.mark.parametrize("net", [MAPS, PIXELS])

@@ -194,7 +194,10 @@ def test_check_says_what_training_would_refuse(
         (("train", "digits", "--augment.crop", "40"), "error: --augment.crop 40"),
         (("train", "digits", "--optim.rate", "-1"), "error: --optim.rate -1.0: at"),
         (("train", "digits", "--optim.rate", "nan"), "error: --optim.rate nan: at"),
-        (("train", "vgg-a", "--net.width", "0"), "error: --net.width 0.0: above 0"),
+        (
+            ("train", "vgg-a", "--net.width", "0"),
+            "error: --net.width 0.0: must be",
+        ),
         (("train", "vgg-a", "--net.dropout", "2"), "error: --net.dropout 2.0: from 0"),
         (("summary", "vgg-d", "--net.width", "-1"), "error: --net.width -1.0: a numb"),
         (("summary", "alexnet-paper", "--net.lrn-k", "0"), "error: --net.lrn-k 0.0: "),
