@@ -265,7 +265,7 @@ def _about(result: Result) -> Iterator[str]:
     yield f"- Data: {distinct(r.data['set'] for r in records)}"
     yield f"- Seeds of each arm: {least if least == most else f'{least} to {most}'}"
     if hours or not unknown:
-        yield f"- Training: {'more than ' * unknown}{hours:.2g} hours"
+        yield f"- Hours of training: {'more than ' * unknown}{hours:.2g}"
     machines = [f"{r.machine['processor']}, {r.machine['devices']}" for r in records]
     versions = [f"jax {record.jax}" for record in records]
     yield f"- Machine: {distinct([*machines, *versions])}"

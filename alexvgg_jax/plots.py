@@ -117,7 +117,8 @@ def plot_arms(arms: Arms, path: Path, *, text: str, figures: Sequence[str]) -> N
     names = [arm.replace(", ", ",\n") for arm in arms]
     axes.set_xticks(range(len(arms)), names, fontsize="small")
     if len(figures) > 1:
-        axes.legend(frameon=False)
+        columns = len(figures)
+        canvas.legend(loc="outside lower center", ncols=columns, frameon=False)
     _finish(canvas, axes, text, path)
 
 
