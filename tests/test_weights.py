@@ -404,6 +404,17 @@ def test_keras(form, tmp_path):
     assert loaded[1].format == "keras"
 
 
+def test_keras_with_two_layers_of_one_number(tmp_path):
+    """As in a net of VGG's layers with a convolution of its own."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    write_keras(path, keras_layers(VGG, random_arrays(VGG)), "3")
+    with h5py.File(path, "a") as file:
+        file["layers/functional/layers/conv2d/vars/1"] = np.zeros(3, np.float32)
+    with pytest.raises(InputError, match=r"a.h5: .* two arrays for conv2d.bias"):
+        weights.load(path, VGG)
+
+
 def test_keras_without_top(tmp_path):
     pytest.importorskip("h5py")
     arrays = random_arrays(VGG)

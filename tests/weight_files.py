@@ -1,6 +1,7 @@
 """Files of weights of other libraries, written for tests; and a net in numpy."""
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -294,12 +295,16 @@ def write_keras(path: Path, layers: Mapping[str, tuple[np.ndarray, ...]], form: 
         "model": ("model_weights/{0}/{0}/kernel", "model_weights/{0}/{0}/bias"),
         "3": ("layers/{1}/vars/0", "layers/{1}/vars/1"),
     }
+    count = Counter[str]()
     with h5py.File(path, "w") as file:
-        for i, (name, arrays) in enumerate(layers.items()):
+        for name, arrays in layers.items():
+            kind = "conv2d" if arrays[0].ndim == 4 else "dense"
+            numbered = f"{kind}_{count[kind]}" if count[kind] else kind
+            count[kind] += 1
             for pattern, array in zip(patterns[form], arrays, strict=True):
-                file[pattern.format(name, f"layer_{i}")] = array
+                file[pattern.format(name, numbered)] = array
             if form == "3":
-                file[f"layers/layer_{i}/vars"].attrs["name"] = name
+                file[f"layers/{numbered}/vars"].attrs["name"] = name
         file["optimizer_weights/adam/rate"] = np.float32(1)
         file.create_group("flatten")
 

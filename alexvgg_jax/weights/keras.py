@@ -7,10 +7,14 @@ BGR from 0 to 255 minus the mean. Files have had four forms:
     block1_conv1/block1_conv1_W_1:0                         Keras 1
     block1_conv1/block1_conv1/kernel:0                      Keras 2, weights
     model_weights/block1_conv1/block1_conv1/kernel:0        Keras 2 and 3, whole model
-    layers/conv2d/vars/0, and the attribute name of vars    Keras 3, weights
+    layers/conv2d_1/vars/0                                  Keras 3, weights
+
+Keras 3 numbers the layers of each kind in their order. It has the layers' names in
+attributes, but h5py gives a damaged attribute gigabytes.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from alexvgg_jax.weights.stored import Keys, Stored
 # Top-1 and top-5 accuracy in % (keras.io/api/applications).
 PUBLISHED = {"vgg-d": "71.3 top-1, 90.1 top-5", "vgg-e": "71.3 top-1, 90.0 top-5"}
 HEAD = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
-NAME = re.compile(r"block[1-5]_conv[1-4]|fc1|fc2|predictions")
+NAME = re.compile(r"block[1-5]_conv[1-4]|fc1|fc2|predictions|(conv2d|dense)(_\d+)?")
 TRAINING = ("optimizer", "optimizer_weights")  # groups without weights
 DEPTH = 8  # groups inside groups
 
@@ -45,6 +49,8 @@ def stored(path: Path) -> Stored:
                 if left < 0:
                     raise InputError(f"{path}: its arrays are larger than the file")
                 part = "bias" if dataset.ndim == 1 else "kernel"
+                if f"{name}.{part}" in arrays:
+                    raise ValueError(f"two arrays for {name}.{part}")
                 arrays[f"{name}.{part}"] = dataset[()]
     except InputError:
         raise
@@ -54,9 +60,9 @@ def stored(path: Path) -> Stored:
     return Stored(
         path=path,
         arrays=arrays,
-        keys=keys,
+        keys=_numbered if "conv2d.kernel" in arrays else _named,
         maps_first=False,
-        head=("fc", "predictions"),
+        head=("fc", "predictions", "dense"),
         convention=CAFFE,
         provenance=Provenance(
             format="keras",
@@ -68,13 +74,24 @@ def stored(path: Path) -> Stored:
     )
 
 
-def keys(net: Net) -> Keys:
+def _named(net: Net) -> Keys:
     """Layer -> keys: conv1_2 is block1_conv2."""
     names = {
         name: HEAD.get(name) or re.sub(r"conv(\d)_(\d)", r"block\1_conv\2", name)
         for name in net.param_shapes()
     }
     return {layer: (f"{n}.kernel", f"{n}.bias") for layer, n in names.items()}
+
+
+def _numbered(net: Net) -> Keys:
+    """Layer -> keys: conv1_2, the second convolution, is conv2d_1."""
+    count, keys = Counter[str](), {}
+    for layer in net.param_shapes():
+        kind = "conv2d" if layer.startswith("conv") else "dense"
+        name = f"{kind}_{count[kind]}" if count[kind] else kind
+        keys[layer] = (f"{name}.kernel", f"{name}.bias")
+        count[kind] += 1
+    return keys
 
 
 def _datasets(
@@ -94,8 +111,6 @@ def _datasets(
         if isinstance(item, h5py.Group):
             if h5py.h5o.get_info(item.id).addr in seen or len(path) > DEPTH:
                 raise ValueError(f"{key} is a group inside itself")
-            named = item.attrs.get("name") if key == "vars" else None
-            path = (*above, named) if isinstance(named, str) else path
             yield from _datasets(h5py, item, path, seen)
         elif isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
             if item.is_virtual or item.external or item.chunks:
