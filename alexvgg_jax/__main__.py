@@ -155,8 +155,8 @@ class Check:
         root = folder_of(self.data)
         with console.status("comparing digests"):
             report(*(damaged(root) if root else ()))
-        found = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
-        print(f"{self.data}: {count:,} images, {found}")
+        counted = f"{len(problems):,} problem{'s' * (len(problems) != 1)}"
+        print(f"{self.data}: {count:,} images, {counted}")
         if problems:
             sys.exit(1)
 

@@ -137,12 +137,12 @@ class Checkpoints:
         steps = self.steps()
         for step in steps:
             path = self.directory / str(step)
-            if found := self._read(step, like):
+            if state_and_progress := self._read(step, like):
                 for damaged in steps[: steps.index(step)]:
                     bad = self.directory / str(damaged)
                     print(f"{bad} is damaged: using step {step}", file=sys.stderr)
                 self._good = [step]
-                return found
+                return state_and_progress
             if jax.process_count() > 1:
                 raise InputError(
                     f"{path} is damaged: delete it to continue from the one before"
@@ -162,9 +162,9 @@ class Checkpoints:
             if stored["step"] != step or stored["files"] != _files(path / STATE):
                 return None
             known: Any = self._orbax.metadata(path / STATE).item_metadata
-            found = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), known.tree)
-            fits = like is None or _shapes(found) == _shapes(like)
-            wanted = jax.tree.map(_target, like if like is not None and fits else found)
+            saved = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), known.tree)
+            fits = like is None or _shapes(saved) == _shapes(like)
+            wanted = jax.tree.map(_target, like if like is not None and fits else saved)
             arguments = ocp.args.PyTreeRestore(
                 wanted, ocp.checkpoint_utils.construct_restore_args(wanted)
             )

@@ -177,8 +177,8 @@ def _read(
     """The number and the picture of every image, read ahead by `batch` at a time."""
     parts = np.array_split(np.arange(source.count), -(-source.count // batch))
     read = prefetch(partial(source.pictures, part, scales, resize) for part in parts)
-    for part, found in zip(parts, read, strict=True):
-        yield from zip(part.tolist(), found, strict=True)
+    for part, some in zip(parts, read, strict=True):
+        yield from zip(part.tolist(), some, strict=True)
 
 
 def classify(

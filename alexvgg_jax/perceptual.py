@@ -171,8 +171,8 @@ def features(
         raise InputError(f"no layer {min(unknown)!r}; choose from {', '.join(names)}")
     x = net_input(images, range, mean)
     last = max(layers, key=names.index)
-    _, found = net.apply(params, x, train=False, until=last)
-    return {layer: found[layer] for layer in layers}
+    _, outputs = net.apply(params, x, train=False, until=last)
+    return {layer: outputs[layer] for layer in layers}
 
 
 def net_input(

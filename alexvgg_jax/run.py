@@ -337,9 +337,9 @@ def read_statistics(directory: Path) -> Statistics:
         content = io.BytesIO(read_bytes(path))
         size = settings(directory).data.size
         with np.load(content, allow_pickle=False) as arrays:
-            found = Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
-        if (shapes := [array.shape for array in found]) != [(size, size, 3), (3, 3)]:
+            stats = Statistics(*(jnp.asarray(arrays[n]) for n in Statistics._fields))
+        if (shapes := [array.shape for array in stats]) != [(size, size, 3), (3, 3)]:
             raise ValueError(f"shapes {shapes} for images of {size} pixels")
-        return found
+        return stats
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a run's statistics: {error!r}") from None

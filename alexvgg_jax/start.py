@@ -46,20 +46,20 @@ def start_from(work: Work, own: Params) -> tuple[Work, Params]:
         raise InputError(f"--init-from {error}") from None
     if (theirs := type(net).__name__) != (ours := type(work.net).__name__):
         raise InputError(f"--init-from {file}: weights of {theirs}, this net is {ours}")
-    found, shapes = _shapes(params), _shapes(own)
+    stored, shapes = _shapes(params), _shapes(own)
     *_, last = names = list(work.net.param_shapes())
     chosen = work.run.init_layers or names
     if unknown := sorted(set(chosen) - set(names)):
         has = f"this net's layers are {' '.join(names)}"
         raise InputError(f"--init-layers {' '.join(unknown)}: {has}")
-    fits = [n for n in names if n in chosen and shapes[n] == found.get(n)]
+    fits = [n for n in names if n in chosen and shapes[n] == stored.get(n)]
     note = ""
     if last in fits and not _same_classes(net, provenance, work.images.classes):
         fits.remove(last)
         note = f" ({last} is for other classes)"
     if not fits:
         first = chosen[0]
-        theirs = found.get(first, "missing")
+        theirs = stored.get(first, "missing")
         why = note or f": {first} is {theirs} there, {shapes[first]} here"
         raise InputError(f"--init-from {file}: no layer fits this net{why}")
     if not jax.process_index():

@@ -90,8 +90,8 @@ def targets(
     return Targets(_scaled(content, scale), grams(_scaled(style, scale)), scale)
 
 
-def _scaled(found: Features, scale: dict[str, Array]) -> Features:
-    return {layer: x / scale[layer] for layer, x in found.items()}
+def _scaled(features: Features, scale: dict[str, Array]) -> Features:
+    return {layer: x / scale[layer] for layer, x in features.items()}
 
 
 def paint(
@@ -115,10 +115,10 @@ def paint(
     @jax.value_and_grad
     def loss(image, params, goal):
         layers = CONTENT + STYLE
-        found = features(net, params, image, layers, range=(0, 255), mean=mean)
-        found = _scaled(found, goal.scale)
-        content = content_distance({k: found[k] for k in CONTENT}, goal.content)
-        styles = grams({layer: found[layer] for layer in STYLE})
+        maps = features(net, params, image, layers, range=(0, 255), mean=mean)
+        maps = _scaled(maps, goal.scale)
+        content = content_distance({k: maps[k] for k in CONTENT}, goal.content)
+        styles = grams({layer: maps[layer] for layer in STYLE})
         return (content + style * style_distance(styles, goal.style)).sum()
 
     goal = jax.jit(targets, static_argnums=0)(net, params, mean, photo, painting)

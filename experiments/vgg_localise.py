@@ -348,10 +348,10 @@ def judge(arms: Arms) -> dict[str, Finding]:
 def draw(result: Result, path: Path) -> None:
     """Draw the errors, and the first test pictures with the boxes of one net."""
     dots(CENTRE, MERGED)(result, path)
-    test, found = pictures(SHOWN, test=True), result.arms[ALL][0].extra
+    test, extra = pictures(SHOWN, test=True), result.arms[ALL][0].extra
     lines = {"true": ("w-", test.boxes)}
-    lines |= {"centre crop": ("r:", found["centre crop"])}
-    lines |= {"merged": ("c--", found["merged"])}
+    lines |= {"centre crop": ("r:", extra["centre crop"])}
+    lines |= {"merged": ("c--", extra["merged"])}
     corners = np.array([[-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1]])
     figure = plots.new_figure(9.6, 5.4)
     grid = figure.subplots(2, SHOWN // 2)

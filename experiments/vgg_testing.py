@@ -127,17 +127,17 @@ def look(trained: Trained) -> Seen:
     dense, crops = predict("dense"), predict("multi-crop")
     both = {q: (dense[q] + crops[q]) / 2 for q in dense}
     seen: Seen = {}
-    for way, found in zip(WAYS, (dense, crops, both), strict=True):
-        seen |= {f"{way}, Q {q}": predicted for q, predicted in found.items()}
-        seen[f"{way}, {ONE}"] = found[near[1]]
-        seen[f"{way}, {THREE}"] = np.mean([found[q] for q in near], axis=0)
+    for way, by_scale in zip(WAYS, (dense, crops, both), strict=True):
+        seen |= {f"{way}, Q {q}": predicted for q, predicted in by_scale.items()}
+        seen[f"{way}, {ONE}"] = by_scale[near[1]]
+        seen[f"{way}, {THREE}"] = np.mean([by_scale[q] for q in near], axis=0)
     return seen
 
 
 def score(trained: Trained, seen: Seen) -> dict[str, float]:
     """Return the top-1 errors of what was predicted."""
     labels = some_tests(trained, SHARE).labels()
-    return {name: mean_errors(found, labels)[0] for name, found in seen.items()}
+    return {name: mean_errors(predicted, labels)[0] for name, predicted in seen.items()}
 
 
 def measure(trained: Trained) -> Measured:
@@ -243,11 +243,11 @@ def judge_ways(arms: Arms) -> Finding:
         for net, arm in (("D", D), ("E", E))
         for way in WAYS
     }
-    found = finding(TABLE5, effects, shown, D, E)
+    judged = finding(TABLE5, effects, shown, D, E)
     if minus(arms, f"{DENSE}, {THREE}", f"{CROPS}, {THREE}", D, E).value > FAILS:
         why = f"after crops of {CROP} pixels the net is inaccurate densely"
-        return found._replace(verdict=Verdict("not tested", why))
-    return found
+        return judged._replace(verdict=Verdict("not tested", why))
+    return judged
 
 
 def judge_fusion(arms: Arms) -> Finding:
@@ -257,8 +257,8 @@ def judge_fusion(arms: Arms) -> Finding:
         for net, arm in (("D", D), ("E", E))
     }
     shown = {f"D and E, {way}, top-1 val": errors_of(arms, way, FUSED) for way in WAYS}
-    found = finding(TABLE6, effects, shown, FUSED, D, E)
-    return found._replace(verdict=found.verdict.because("not against seven nets"))
+    judged = finding(TABLE6, effects, shown, FUSED, D, E)
+    return judged._replace(verdict=judged.verdict.because("not against seven nets"))
 
 
 def judge(arms: Arms) -> dict[str, Finding]:

@@ -148,11 +148,11 @@ def _open(path: Path, header: bytes, row: int) -> BinaryIO:
         file = path.open("r+b" if path.exists() else "w+b")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    found = file.read(len(header))
-    if found != header[: len(found)]:
+    start = file.read(len(header))
+    if start != header[: len(start)]:
         file.close()
         raise InputError(f"{path}: {_difference(path, header)}: delete it first")
-    if len(found) < len(header):
+    if len(start) < len(header):
         file.seek(0)
         file.write(header)
     rows = (file.seek(0, os.SEEK_END) - len(header)) // row
@@ -165,8 +165,8 @@ def _difference(path: Path, header: bytes) -> str:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            found = file.read(min(size, MAX_HEADER))
-        theirs, ours = (json.loads(h)["__metadata__"] for h in (found, header[8:]))
+            other = file.read(min(size, MAX_HEADER))
+        theirs, ours = (json.loads(h)["__metadata__"] for h in (other, header[8:]))
         for key in ("layer", "pool", "weights"):
             if theirs[key] != ours[key]:
                 return f"has --{key} {theirs[key]}, not {ours[key]}"

@@ -113,16 +113,16 @@ class Prepare:
         if self.source == "digits":
             raise InputError("--from digits: they are part of scikit-learn, not files")
         try:
-            found = find_encoded(self.source, split)
+            images = find_encoded(self.source, split)
         except InputError as error:
             only = "; `--splits train` prepares the training images alone"
             hint = only if split == "test" and len(self.splits) > 1 else ""
             line = str(error).replace("--data ", "--from ", 1)
             raise InputError(f"{line}{hint}") from None
-        for name in found.classes:
+        for name in images.classes:
             if name != name.strip() or "\n" in name:
-                raise InputError(f"{found.about}: TFDS cannot store the name {name!r}")
-        return found
+                raise InputError(f"{images.about}: TFDS cannot store the name {name!r}")
+        return images
 
     def _write(self, parts: Parts, manifest: Manifest, console: Console) -> None:
         """Write the files that are not finished yet, and the manifest, which then has
@@ -194,19 +194,19 @@ def _write_shard(
 def _report(folder: Path, manifest: Manifest) -> None:
     """Print what became of all images. Exits with 1 if any was left out."""
     files = [*manifest.files.values()]
-    found = counts(files)
+    count = counts(files)
     for line in listed(files, LEFT_OUT):
         print(f"{LEFT_OUT}: {line}")
     for rule, what in RULES.items():
-        if found[rule]:
+        if count[rule]:
             names = listed(files, rule)[:SHOWN]
             such_as = f": {', '.join(names)}" if names and rule != LEFT_OUT else ""
-            more = ", ..." if such_as and found[rule] > len(names) else ""
-            print(f"{rule}: {found[rule]:,} ({what}){such_as}{more}")
+            more = ", ..." if such_as and count[rule] > len(names) else ""
+            print(f"{rule}: {count[rule]:,} ({what}){such_as}{more}")
     images = " and ".join(
         f"{counts(of_split)['images']:,} {split}"
         for split, of_split in manifest.splits().items()
     )
-    print(f"wrote {folder}: {images} images, {found['bytes'] / 1e6:,.1f} MB")
-    if found[LEFT_OUT]:
+    print(f"wrote {folder}: {images} images, {count['bytes'] / 1e6:,.1f} MB")
+    if count[LEFT_OUT]:
         sys.exit(1)

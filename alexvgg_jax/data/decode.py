@@ -199,13 +199,13 @@ def peculiarities(encoded: bytes) -> tuple[str, ...]:
     """Which of "grey", "CMYK", "transparent" and "rotated" an image that can be decoded
     is. The last one means that its EXIF data turns it."""
     with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", *OTHERS)) as image:
-        found = {
+        holds = {
             "grey": image.mode in ("1", "L", "LA", "I;16"),
             "CMYK": image.mode == "CMYK",
             "transparent": image.has_transparency_data,
             "rotated": image.getexif().get(EXIF_ORIENTATION, 1) != 1,
         }
-    return tuple(name for name, is_so in found.items() if is_so)
+    return tuple(name for name, is_so in holds.items() if is_so)
 
 
 def _header(encoded: bytes) -> tuple[int, int, bool]:

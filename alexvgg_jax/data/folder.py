@@ -142,8 +142,8 @@ def _layout(root: Path, split: Split) -> tuple[Path, list[str], bool]:
     if not train and (not tests or len(tests) < len(names)):
         return root, names, False
     if split == "train" or not tests:
-        wanted, found = (TRAIN, train) if split == "train" else (TEST, tests)
-        if not found:
+        wanted, folders = (TRAIN, train) if split == "train" else (TEST, tests)
+        if not folders:
             looked = f"looked for {'/, '.join(wanted)}/"
             hint = f"; {HELD_OUT}" if train and split != "all" else ""
             kind = "train" if split == "train" else "test"
@@ -159,8 +159,8 @@ def _labelled(
 ) -> Path:
     """The first folder of test images that has folders of (known) classes: ImageNet's
     test/ has none, but its val/ has. InputError for unknown classes."""
-    found = {name: _subfolders(root / name) for name in tests}
-    for name, names in found.items():
+    folders = {name: _subfolders(root / name) for name in tests}
+    for name, names in folders.items():
         unknown = [n for n in names if n not in classes] if train else []
         if unknown and len(unknown) < len(names):
             raise InputError(
@@ -170,7 +170,7 @@ def _labelled(
             return root / name
     seen = (
         f"{root / name}/ has {', '.join(names[:3]) or 'no folders'}"
-        for name, names in found.items()
+        for name, names in folders.items()
     )
     classes_of = f", as in {root / train[0]}/" if train else ""
     raise InputError(

@@ -114,13 +114,13 @@ def _digest(content: dict[str, Any]) -> str:
 
 def counts(files: Sequence[Shard]) -> dict[str, int]:
     """How many images and bytes some files have, and how many images of each rule."""
-    found = {
+    usual = {
         "images": sum(file.images for file in files),
         "bytes": sum(file.bytes for file in files),
         UNCHANGED: sum(file.unchanged for file in files),
     }
-    unusual = {rule: len(listed(files, rule)) for rule in RULES if rule not in found}
-    return found | unusual
+    unusual = {rule: len(listed(files, rule)) for rule in RULES if rule not in usual}
+    return usual | unusual
 
 
 def listed(files: Sequence[Shard], rule: str) -> list[str]:

@@ -56,10 +56,10 @@ def shrink(
     image, size = decode_whole(encoded, name, settings.size), settings.size
     resized = fit(image, size) if settings.square else scale_short(image, size)
     try:
-        found = peculiarities(encoded)
+        rules = peculiarities(encoded)
     except Exception:  # Pillow raises many kinds of errors, where OpenCV does not
-        found = (UNREAD,)
-    if not found and resized.shape == image.shape and encoded.startswith(JPEG):
+        rules = (UNREAD,)
+    if not rules and resized.shape == image.shape and encoded.startswith(JPEG):
         return encoded, (UNCHANGED,)
     bgr = cv2.cvtColor(resized, cv2.COLOR_RGB2BGR)
     # Huffman codes of its own make a JPEG 5% smaller.
@@ -67,7 +67,7 @@ def shrink(
     height, width = bgr.shape[:2]
     if max(height, width) > MAX_SIDE:
         raise InputError(f"{name}: {width:,} x {height:,} pixels are no JPEG")
-    return cv2.imencode(".jpg", bgr, how)[1].tobytes(), found
+    return cv2.imencode(".jpg", bgr, how)[1].tobytes(), rules
 
 
 def import_tfds() -> None:

@@ -184,10 +184,8 @@ def with_classes(source: Source, classes: tuple[str, ...]) -> Source:
         return images, numbers[labels]
 
     def pictures(*args: Any) -> list[Picture]:
-        found = source.pictures(*args)
-        return [
-            picture._replace(label=int(numbers[picture.label])) for picture in found
-        ]
+        read = source.pictures(*args)
+        return [picture._replace(label=int(numbers[picture.label])) for picture in read]
 
     return replace(
         source,
@@ -275,13 +273,13 @@ def _decoded(encoded: Encoded, data: Data) -> Source:
         numbers: np.ndarray, sizes: Sequence[int], resize: Resize
     ) -> list[Picture]:
         readers, labels = encoded.read(numbers)
-        found = decode_scales(readers, sizes, resize)
-        report([image for _, image in found if isinstance(image, InputError)])
+        decoded = decode_scales(readers, sizes, resize)
+        report([image for _, image in decoded if isinstance(image, InputError)])
         return [
             Picture(name, -1, ())
             if isinstance(scales, InputError)
             else Picture(name, int(label), scales)
-            for (name, scales), label in zip(found, labels, strict=True)
+            for (name, scales), label in zip(decoded, labels, strict=True)
         ]
 
     def labels() -> Labels:

@@ -107,12 +107,12 @@ def _encoded(
 
 def _class_tars(tar: Path) -> dict[str, Image]:
     """The place of each class's tar in the training tar."""
-    found = {}
+    tars = {}
     for member in _members(tar):
         if not (match := CLASS.fullmatch(member.name)):
             raise InputError(f"{tar}: {member.name}: not the tar of a class")
-        found[match[1]] = member
-    return found
+        tars[match[1]] = member
+    return tars
 
 
 def _images(tar: Path, inside: Image) -> list[Image]:
@@ -126,15 +126,15 @@ def _images(tar: Path, inside: Image) -> list[Image]:
 
 def _validation(tar: Path, count: int) -> list[Image]:
     """The validation images in the order of their numbers, from 1 to `count`."""
-    found = {}
+    images = {}
     for member in _members(tar):
         if match := VALIDATION.fullmatch(member.name):
-            found[int(match[1])] = member
-    if sorted(found) != list(range(1, count + 1)):
+            images[int(match[1])] = member
+    if sorted(images) != list(range(1, count + 1)):
         raise InputError(
-            f"{tar}: has {len(found):,} images, and {DEVKIT} labels {count:,}"
+            f"{tar}: has {len(images):,} images, and {DEVKIT} labels {count:,}"
         )
-    return [found[number] for number in range(1, count + 1)]
+    return [images[number] for number in range(1, count + 1)]
 
 
 def _members(tar: Path, start: int = 0) -> Iterator[Image]:

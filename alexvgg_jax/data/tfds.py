@@ -162,9 +162,9 @@ def _classes(name: str, features: Any) -> tuple[str, ...]:
     parts: Any = features if isinstance(features, tfds.features.FeaturesDict) else {}
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     for key, kind in kinds.items():
-        found = parts[key] if key in parts else None
-        if type(found) is not kind:
-            what = type(found).__name__ if found else "missing"
+        feature = parts[key] if key in parts else None
+        if type(feature) is not kind:
+            what = type(feature).__name__ if feature else "missing"
             raise InputError(
                 f"--data {name}: needs an image and a class label: its {key} is {what}"
             )
@@ -205,20 +205,20 @@ def _records(name: str, builder: Any, part: str) -> tuple[Callable, int]:
         raise InputError(f"--data {name}: its {part} split is empty")
 
     def fetch_some(numbers: Sequence[int]) -> list[bytes]:
-        found = []
+        records = []
         for n in numbers:
             place = bisect.bisect(starts, n) - 1
             try:
-                found += readers[place].read([n - starts[place]])
+                records += readers[place].read([n - starts[place]])
             except Exception as error:
                 raise damaged(files[place], error) from None
-        return found
+        return records
 
     def fetch(numbers: Any) -> list[bytes]:
         parts = np.array_split(np.asarray(numbers, np.int64), READERS)
         with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(fetch_some, (part.tolist() for part in parts))
-            return [record for part in found for record in part]
+            fetched = pool.map(fetch_some, (part.tolist() for part in parts))
+            return [record for part in fetched for record in part]
 
     return fetch, starts[-1]
 

@@ -216,7 +216,7 @@ def _convention(layers: list[Layer], usual: Convention) -> Convention:
     """The input that the data layers make: (pixel - mean) * scale. It is the usual one
     if the file has no data layers. A mean image is a file of its own, whose usual mean
     colour is taken."""
-    found = {}
+    conventions = {}
     for layer in layers:
         if layer.type not in DATA or not layer.settings:
             continue
@@ -230,10 +230,10 @@ def _convention(layers: list[Layer], usual: Convention) -> Convention:
         scale = layer.settings.get("scale", [1.0])[-1]
         if not scale or not np.isfinite([*colour, 1 / scale]).all():
             raise ValueError(f"{layer.name} has the mean {colour}, the scale {scale}")
-        found[Convention(colour, (1 / scale,) * 3, reverse=True)] = None
-    if len(found) > 1:
+        conventions[Convention(colour, (1 / scale,) * 3, reverse=True)] = None
+    if len(conventions) > 1:
         raise ValueError("its data layers differ in the scale or the mean")
-    return next(iter(found), usual)
+    return next(iter(conventions), usual)
 
 
 def _swapped(layers: list[Layer], net: Net) -> list[str]:
@@ -363,16 +363,16 @@ def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[flo
         name: (oldest,) if is_oldest else numbers
         for name, (_, oldest, numbers) in kind.settings.items()
     }
-    found: dict[int, list[float]] = {n: [] for ns in places.values() for n in ns}
+    numbers_of: dict[int, list[float]] = {n: [] for ns in places.values() for n in ns}
     for part in [message] if is_oldest else _parts(message, kind.messages[place]):
         for field in wire.read(part):
-            if (numbers := found.get(field.number)) is not None:
+            if (numbers := numbers_of.get(field.number)) is not None:
                 more = _numbers(field)
                 numbers += itertools.islice(more, MAX_NUMBERS - len(numbers))
     settings = {}
     for name, numbers in places.items():
         default = float(kind.settings[name][0])
-        stated = [found[n] for n in numbers]
+        stated = [numbers_of[n] for n in numbers]
         if any(stated[1:]):  # for the height or the width
             stated = [side or [default] for side in stated[1:]]
         settings[name] = [*itertools.chain(*stated)] or [default]
@@ -381,19 +381,19 @@ def _settings(message: memoryview, kind: Kind, place: int) -> dict[str, list[flo
 
 def _transform(message: memoryview, place: int) -> dict[str, list[float]]:
     """What a data layer does to images, as far as the file states it."""
-    found: dict[str, list[float]] = {}
+    transform: dict[str, list[float]] = {}
     for part, scale, file, mean in TRANSFORMS[place]:
         for settings in _parts(message, part) if part else [message]:
             if mean:  # without values there, nothing is subtracted
-                found.setdefault("mean", [])
+                transform.setdefault("mean", [])
             for field in wire.read(settings):
                 name = {scale: "scale", file: "file", mean: "mean"}.get(field.number)
                 if name == "file":
-                    found["file"] = []
+                    transform["file"] = []
                 elif name:
                     numbers = itertools.islice(_numbers(field), MAX_NUMBERS)
-                    found.setdefault(name, []).extend(numbers)
-    return found
+                    transform.setdefault(name, []).extend(numbers)
+    return transform
 
 
 def _numbers(field: wire.Field) -> Iterator[float]:

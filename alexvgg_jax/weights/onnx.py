@@ -51,8 +51,8 @@ MAX_BYTES = 2**31  # of a file; ONNX's own limit
 
 
 @dataclass
-class _Found:
-    """What a graph computes."""
+class _Parts:
+    """The weights and the steps of a graph, as far as it was read."""
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -72,7 +72,7 @@ def stored(path: Path) -> Stored:
         if path.stat().st_size >= MAX_BYTES:
             raise ValueError("too large")
         graph = onnx.load_model(str(path), load_external_data=False).graph
-        found = _walk(path, onnx, graph)
+        parts = _walk(path, onnx, graph)
     except InputError:
         raise
     except Exception as error:  # a damaged file can raise any
@@ -80,14 +80,14 @@ def stored(path: Path) -> Stored:
         raise InputError(f"{path}: not a net in ONNX: {first}") from None
     return Stored(
         path=path,
-        arrays=found.arrays,
+        arrays=parts.arrays,
         keys=keys,
         maps_first=True,
         head=("fc ",),
         convention=None,
         provenance=Provenance(format="onnx", mean=np.array(IMAGENET_MEAN)),
         published=dict.fromkeys(NETS, ""),
-        differences=lambda net: differences(found.steps, net, _departures),
+        differences=lambda net: differences(parts.steps, net, _departures),
     )
 
 
@@ -171,9 +171,9 @@ def _pads(
     return (less, more) if auto == b"SAME_UPPER" else (more, less)
 
 
-def _walk(path: Path, onnx: Any, graph: Any) -> _Found:
+def _walk(path: Path, onnx: Any, graph: Any) -> _Parts:
     """Follow the images to the output. InputError that names a node."""
-    constants, found = _Constants(onnx, graph), _Found()
+    constants, parts = _Constants(onnx, graph), _Parts()
     nodes = _way(graph, constants)
     kinds = [node.op_type for node in nodes]
     pools = [i for i, kind in enumerate(kinds) if kind == "MaxPool"]
@@ -185,11 +185,11 @@ def _walk(path: Path, onnx: Any, graph: Any) -> _Found:
             if node.domain not in DOMAINS:
                 raise ValueError(f"{node.op_type} of {node.domain}")
             if not is_end:
-                _read(found, node, settings, constants, is_head)
+                _read(parts, node, settings, constants, is_head)
         except ValueError as error:
             name = node.name or node.output[0]
             raise InputError(f"{path}: node {name}: {error}") from None
-    return found
+    return parts
 
 
 def _way(graph: Any, constants: "_Constants") -> list[Any]:
@@ -208,45 +208,45 @@ def _way(graph: Any, constants: "_Constants") -> list[Any]:
 
 
 def _read(
-    found: _Found, node: Any, settings: Any, constants: "_Constants", is_head: bool
+    parts: _Parts, node: Any, settings: Any, constants: "_Constants", is_head: bool
 ) -> None:
     """Add what a node on the way computes. ValueError for what no net of ours does."""
     kind = node.op_type
     if kind == "Transpose":
-        _transpose(found, settings.get("perm", []))
+        _transpose(parts, settings.get("perm", []))
     elif kind in FLATTENING and not is_head:
         raise ValueError(f"{kind} before the last pooling")
     elif kind in FLATTENING:
-        found.is_flat = True
+        parts.is_flat = True
     elif kind in IGNORED:
         if not constants.is_float(settings.get("to")):
             raise ValueError("Cast to integers")
-    elif found.axes != MAPS_FIRST and kind not in ("Gemm", "MatMul", "Relu", "Tanh"):
+    elif parts.axes != MAPS_FIRST and kind not in ("Gemm", "MatMul", "Relu", "Tanh"):
         raise ValueError(f"{kind} of transposed maps")
     elif kind in ("Conv", "Gemm", "MatMul"):
-        _weights(found, node, settings, constants, is_head)
-    elif kind == "Add" and found.steps and found.steps[-1].kind == "matrix product":
-        name = f"fc {found.matrices - 1}.bias"
-        found.arrays[name] = found.arrays[name] + constants.bias(node)
+        _weights(parts, node, settings, constants, is_head)
+    elif kind == "Add" and parts.steps and parts.steps[-1].kind == "matrix product":
+        name = f"fc {parts.matrices - 1}.bias"
+        parts.arrays[name] = parts.arrays[name] + constants.bias(node)
     elif kind == "BatchNormalization":
-        _fold(found, node, settings, constants)
+        _fold(parts, node, settings, constants)
     elif kind in STEPS:
         # Averages of one pixel: torch's of 7x7 to 7x7, timm's before its last layer
-        is_one = settings.get("kernel_shape") == [1, 1] or found.matrices
+        is_one = settings.get("kernel_shape") == [1, 1] or parts.matrices
         if not ("Average" in kind and is_one):
-            found.steps.append(Step(STEPS[kind], settings))
+            parts.steps.append(Step(STEPS[kind], settings))
     else:
         raise ValueError(f"the operation {kind}")
 
 
-def _transpose(found: _Found, axes: list[int]) -> None:
+def _transpose(parts: _Parts, axes: list[int]) -> None:
     """Note how the activations lie. ValueError if neither maps nor pixels are first."""
-    if not found.steps and axes == [0, 3, 1, 2]:
+    if not parts.steps and axes == [0, 3, 1, 2]:
         return  # of images with their colours last
-    now = [found.axes[axis] for axis in axes] if sorted(axes) == MAPS_FIRST else []
-    if not found.steps or found.is_flat or now not in (MAPS_FIRST, MAPS_LAST):
+    now = [parts.axes[axis] for axis in axes] if sorted(axes) == MAPS_FIRST else []
+    if not parts.steps or parts.is_flat or now not in (MAPS_FIRST, MAPS_LAST):
         raise ValueError(f"Transpose to the axes {_text(axes)}")
-    found.axes = now
+    parts.axes = now
 
 
 class _Constants:
@@ -294,7 +294,7 @@ class _Constants:
 
 
 def _weights(
-    found: _Found, node: Any, settings: Any, constants: _Constants, is_head: bool
+    parts: _Parts, node: Any, settings: Any, constants: _Constants, is_head: bool
 ) -> None:
     """Add the kernel and the bias of a convolution or matrix product."""
     kernel = constants.get(node.input[1])
@@ -317,35 +317,35 @@ def _weights(
     if {settings.get("alpha", 1.0), settings.get("beta", 1.0)} != {1.0}:
         raise ValueError("alpha or beta of a matrix product is not 1")
     if not is_head:
-        name = f"conv {found.convolutions}"
-        found.convolutions += 1
-        found.steps.append(Step("convolution", settings))
+        name = f"conv {parts.convolutions}"
+        parts.convolutions += 1
+        parts.steps.append(Step("convolution", settings))
     else:
-        name = f"fc {found.matrices}"
-        if not found.matrices and found.axes == MAPS_LAST:
-            kernel, found.axes = _maps_first(found, kernel), MAPS_FIRST
-        found.matrices += 1
-        found.steps.append(Step("matrix product", settings))
-    found.arrays[f"{name}.weight"] = kernel
-    found.arrays[f"{name}.bias"] = bias if has_bias else np.zeros(len(kernel))
+        name = f"fc {parts.matrices}"
+        if not parts.matrices and parts.axes == MAPS_LAST:
+            kernel, parts.axes = _maps_first(parts, kernel), MAPS_FIRST
+        parts.matrices += 1
+        parts.steps.append(Step("matrix product", settings))
+    parts.arrays[f"{name}.weight"] = kernel
+    parts.arrays[f"{name}.bias"] = bias if has_bias else np.zeros(len(kernel))
 
 
-def _maps_first(found: _Found, kernel: np.ndarray) -> np.ndarray:
+def _maps_first(parts: _Parts, kernel: np.ndarray) -> np.ndarray:
     """The matrix for maps that are flattened before the pixels, not after them."""
-    maps = len(found.arrays[f"conv {found.convolutions - 1}.weight"])
-    parts = kernel.reshape(len(kernel), -1, maps)
-    return parts.swapaxes(1, 2).reshape(len(kernel), -1)
+    maps = len(parts.arrays[f"conv {parts.convolutions - 1}.weight"])
+    matrix = kernel.reshape(len(kernel), -1, maps)
+    return matrix.swapaxes(1, 2).reshape(len(kernel), -1)
 
 
-def _fold(found: _Found, node: Any, settings: Any, constants: _Constants) -> None:
-    if not found.steps or found.steps[-1].kind != "convolution":
+def _fold(parts: _Parts, node: Any, settings: Any, constants: _Constants) -> None:
+    if not parts.steps or parts.steps[-1].kind != "convolution":
         raise ValueError("BatchNormalization that follows no convolution")
-    name = f"conv {found.convolutions - 1}"
+    name = f"conv {parts.convolutions - 1}"
     arrays = map(constants.get, node.input[1:5])
     values = [array for array in arrays if array is not None]
     if len(values) < 4:
         raise ValueError("BatchNormalization that computes its statistics")
-    old = found.arrays[f"{name}.weight"], found.arrays[f"{name}.bias"]
+    old = parts.arrays[f"{name}.weight"], parts.arrays[f"{name}.bias"]
     epsilon = settings.get("epsilon", 1e-5)
     kernel, bias = fold_norm(old, values, epsilon)
-    found.arrays |= {f"{name}.weight": kernel, f"{name}.bias": bias}
+    parts.arrays |= {f"{name}.weight": kernel, f"{name}.bias": bias}

@@ -73,14 +73,14 @@ def _evaluated(
     folder: Path, setup: Any, params: Any, older: Any, text: Callable[[], str]
 ) -> str | None:
     """What differs in a run that was read."""
-    loaded, found = ready.load(folder)
+    loaded, read = ready.load(folder)
     if (loaded.run, loaded.images) != (setup.run, setup.images):
         return "other settings or images"
     if not equal(loaded.stats, setup.stats):
         return "other statistics"
-    if equal(found, params):
+    if equal(read, params):
         return text() or None
-    if not equal(found, older):
+    if not equal(read, older):
         return "other parameters"
     return None if "is damaged: using step 12" in text() else "older without a line"
 
@@ -142,9 +142,9 @@ def _saved(folder: Path, state: dict[str, Any], size: int) -> str | None:
         except OSError as error:
             if "\n" in str(error):
                 return str(error)
-        found: Any = kept.restore()
+        restored: Any = kept.restore()
     right = {**state, "step": np.int32(step)}
-    good = found[1]["step"] == step and equal(found[0], right)
+    good = restored[1]["step"] == step and equal(restored[0], right)
     return None if good else "another checkpoint"
 
 

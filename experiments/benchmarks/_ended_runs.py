@@ -114,8 +114,8 @@ def judged(what: str, code: int, text: str, run: Path, whole: Path) -> Trial:
 def final(folder: Path) -> tuple[Any, Any]:
     """The last parameters and the history of a run, without its seconds."""
     with contextlib.closing(Checkpoints(folder / run_folder.CHECKPOINTS)) as kept:
-        found: Any = kept.restore()
-    state, figures = found
+        restored: Any = kept.restore()
+    state, figures = restored
     return state["params"], [e | {"seconds": 0} for e in figures["history"]]
 
 

@@ -264,7 +264,7 @@ def _write_set(folder: Path, random: Random) -> tuple[np.ndarray, np.ndarray]:
 
 def _opened(images: np.ndarray, labels: np.ndarray) -> str | None:
     source = open_source(Data("tiny", 8), "train", prepare=False)
-    found = source.fetch(np.arange(source.count))
-    if source.count != len(images) or not equal(found, (images, labels)):
+    fetched = source.fetch(np.arange(source.count))
+    if source.count != len(images) or not equal(fetched, (images, labels)):
         return "other images or labels"
     return None

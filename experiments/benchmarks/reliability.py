@@ -65,8 +65,8 @@ def tried(kind: str, options: Options, folder: Path) -> Result:
     count, start = max(1, round(count * options.times)), time.perf_counter()
     random = np.random.default_rng(options.seed)
     trials: list[Trial] = []
-    found = trouble(count, random, folder / kind)
-    for trial in track(found, kind, total=count, console=Console(stderr=True)):
+    inputs = trouble(count, random, folder / kind)
+    for trial in track(inputs, kind, total=count, console=Console(stderr=True)):
         trials.append(trial)
     outcomes = Counter(trial.outcome for trial in trials)
     bad = [trial.what[:1000] for trial in trials if trial.outcome != "handled"]
