@@ -10,7 +10,8 @@ traceback   if it ends in any other error
     python experiments/benchmarks/reliability.py      # 25 minutes on two cores
     python experiments/benchmarks/reliability.py --kinds pictures --times 10
 
-A record that is there already keeps the kinds that are not tried again.
+A record that is there already keeps the kinds that are not tried again. Run signals in
+the foreground: a command in the background ignores Ctrl-C.
 """
 
 import tempfile
