@@ -626,6 +626,8 @@ def test_arrays_of_numpy_are_no_weights(tmp_path):
         ("provenance", '{"crop": "1"}'),
         ("provenance", '{"format": "a", "mean": 1}'),
         ("provenance", "1"),
+        ("net", "[" * 100_000),
+        ("provenance", "[" * 100_000),
     ],
 )
 def test_damaged_metadata_are_one_line(key, text, tmp_path):
@@ -633,6 +635,14 @@ def test_damaged_metadata_are_one_line(key, text, tmp_path):
     weights.save(random_params(VGG), file, VGG, provenance)
     metadata = {"net": json.dumps({"kind": "VGG"}), "provenance": provenance.to_json()}
     save_file(load_file(file), file, metadata | {key: text})
+    with pytest.raises(InputError, match="its metadata are damaged"):
+        weights.load(file, VGG)
+
+
+@pytest.mark.parametrize("key", ["mean", "provenance"])
+def test_metadata_that_are_nested_too_deeply(key, tmp_path):
+    file = tmp_path / "a.safetensors"
+    save_file(torch_state("vgg-a", random_arrays(VGG)), file, {key: "[" * 100_000})
     with pytest.raises(InputError, match="its metadata are damaged"):
         weights.load(file, VGG)
 

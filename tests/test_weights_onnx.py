@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 from test_weights import VGG, assert_agrees
-from weight_files import onnx_graph, random_arrays
+from weight_files import OnnxGraph, onnx_graph, random_arrays
 
 from alexvgg_jax import weights
 from alexvgg_jax.errors import InputError
@@ -194,6 +194,19 @@ def test_the_graph_is_followed_by_its_wires(tmp_path):
     graph.write(file)
     with pytest.raises(InputError, match="its output comes from t0, not from the im"):
         weights.load(file, ALEXNET, input="rgb")
+
+
+def test_kernels_that_nodes_share(tmp_path):
+    """A small file would need much memory: each node has a copy."""
+    graph = OnnxGraph()
+    graph.add("Conv", np.ones((100, 100, 3, 3)), np.ones(100))
+    (first,) = graph.nodes
+    for i in range(3):
+        inputs, graph.x = [graph.x, *first.input[1:]], f"more {i}"
+        graph.nodes.append(helper.make_node("Conv", inputs, [graph.x]))
+    graph.write(tmp_path / "a.onnx")
+    with pytest.raises(InputError, match="a.onnx: .* arrays are larger than the file"):
+        weights.load(tmp_path / "a.onnx", VGG, input="torch")
 
 
 def test_kernels_that_are_transposed(tmp_path):

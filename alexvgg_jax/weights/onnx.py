@@ -54,6 +54,7 @@ MAX_BYTES = 2**31  # of a file; ONNX's own limit
 class _Parts:
     """The weights and the steps of a graph, as far as it was read."""
 
+    left: int  # bytes that arrays may still have: nodes can share one
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     convolutions: int = 0
@@ -173,7 +174,7 @@ def _pads(
 
 def _walk(path: Path, onnx: Any, graph: Any) -> _Parts:
     """Follow the images to the output. InputError that names a node."""
-    constants, parts = _Constants(onnx, graph), _Parts()
+    constants, parts = _Constants(onnx, graph), _Parts(2 * path.stat().st_size)
     nodes = _way(graph, constants)
     kinds = [node.op_type for node in nodes]
     pools = [i for i, kind in enumerate(kinds) if kind == "MaxPool"]
@@ -303,6 +304,9 @@ def _weights(
     rank = 4 if node.op_type == "Conv" else 2
     if kernel is None or bias is None or kernel.ndim != rank:
         raise ValueError(f"the weights of {node.op_type} are computed")
+    parts.left -= kernel.nbytes + bias.nbytes
+    if parts.left < 0:
+        raise ValueError("its arrays are larger than the file")
     if (
         node.op_type == "MatMul"
         or node.op_type == "Gemm"

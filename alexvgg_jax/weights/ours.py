@@ -12,7 +12,7 @@ from alexvgg_jax import run as run_folder
 from alexvgg_jax.config import net_from_settings, net_to_settings
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net
-from alexvgg_jax.weights.provenance import Convention, Provenance, from_json
+from alexvgg_jax.weights.provenance import DAMAGED, Convention, Provenance, from_json
 from alexvgg_jax.weights.stored import Keys, Stored
 
 MEAN = "mean"
@@ -47,7 +47,7 @@ def stored(
         provenance = from_json(metadata["provenance"], mean)
         net = net_from_settings(json.loads(metadata["net"]))
         net.shapes()
-    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (*DAMAGED, InputError) as error:
         raise InputError(f"{path}: its metadata are damaged: {error}") from None
     return _stored(path, arrays, net, provenance)
 

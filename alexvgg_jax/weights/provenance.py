@@ -86,8 +86,12 @@ class Provenance:
         return json.dumps(settings)
 
 
+# What reading damaged metadata can raise.
+DAMAGED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+
+
 def from_json(text: str, mean: Float[np.ndarray, "*size 3"]) -> Provenance:
-    """The provenance of `to_json`. Raises ValueError or TypeError for another text."""
+    """The provenance of `to_json`. Raises one of `DAMAGED` for another text."""
     settings: dict[str, Any] = json.loads(text)
     wrong = [name for name, value in settings.items() if not _fits(name, value)]
     if wrong:

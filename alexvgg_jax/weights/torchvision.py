@@ -23,7 +23,7 @@ from safetensors import safe_open
 from alexvgg_jax.errors import InputError
 from alexvgg_jax.models import Net, Params
 from alexvgg_jax.models.layers import Conv, Dense, SlidingDense
-from alexvgg_jax.weights.provenance import TORCH, Provenance, from_json
+from alexvgg_jax.weights.provenance import DAMAGED, TORCH, Provenance, from_json
 from alexvgg_jax.weights.stored import (
     Keys,
     Stored,
@@ -81,7 +81,7 @@ def stored(
                 source="https://github.com/pytorch/vision",
                 licence="BSD-3-Clause",
             )
-    except (ValueError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: its metadata are damaged: {error}") from None
     return Stored(
         path=path,
