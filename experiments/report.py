@@ -72,7 +72,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
 
 # Hours of one CPU core, from the speed of a first epoch, until records have seconds.
 ESTIMATED = {
-    "alexnet_augment": 3.8,
+    "alexnet_augment": 7,
     "alexnet_depth": 14,
     "alexnet_dropout": 4.2,
     "alexnet_lrn": 6,
