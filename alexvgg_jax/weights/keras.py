@@ -9,8 +9,8 @@ BGR from 0 to 255 minus the mean. Files have had four forms:
     model_weights/block1_conv1/block1_conv1/kernel:0        Keras 2 and 3, whole model
     layers/conv2d_1/vars/0                                  Keras 3, weights
 
-Keras 3 numbers the layers of each kind in their order. It has the layers' names in
-attributes, but h5py gives a damaged attribute gigabytes.
+Keras 3 numbers the layers of each kind in their order. Their names are in attributes,
+which are not read: a damaged one can make h5py allocate gigabytes.
 """
 
 import re
